@@ -1,0 +1,48 @@
+"""Networks whose initial weights depend on a seed alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from theory.command_line import InputError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+def mlp(sizes: Sequence[int], activation: str, seed: int) -> nn.Sequential:
+    """Fully connected network with PyTorch's default initialisation, drawn on the CPU from `seed`.
+
+    Args:
+        sizes: number of units of each layer, input and output included.
+        activation: relu, tanh or gelu, between the layers.
+        seed: seed of the initial weights; the global random state is left as it was.
+
+    Raises:
+        InputError: fewer than two sizes, or an unknown activation.
+
+    >>> len(mlp([4, 3, 2], "relu", seed=0))
+    3
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise InputError(f"sizes of the network are {list(sizes)}: give at least two, each at least 1")
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation is {activation}: give one of {', '.join(ACTIVATIONS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+def layer_of_parameter(network: nn.Module) -> list[str]:
+    """Name of the layer (the module that owns it) of each parameter, in the order of `network.parameters()`.
+
+    >>> layer_of_parameter(mlp([4, 3, 2], "relu", seed=0))
+    ['0', '0', '2', '2']
+    """
+    return [name.rpartition(".")[0] for name, _ in network.named_parameters()]

@@ -1,0 +1,142 @@
+"""Command lines of the four packages: made from dataclasses, every error one line, exit status 2."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import tyro
+
+BAD_INPUT = 2
+"""Exit status of a run that was refused because of what it was given."""
+
+Commands = Mapping[str, "Callable[..., int | None] | Commands"]
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one line that names the value and the mend."""
+
+
+def require_positive(name: str, value: float, *, zero_allowed: bool = False) -> None:
+    """Refuses a number that is not finite and positive.
+
+    Args:
+        name: the option as the user knows it, such as ``--lr``.
+        value: the number given.
+        zero_allowed: whether zero passes too.
+
+    Raises:
+        InputError: the value is NaN, infinite, negative, or zero where zero has no meaning.
+
+    >>> require_positive("--lr", 0.05)
+    >>> require_positive("--lr", -0.05)
+    Traceback (most recent call last):
+    ...
+    theory.command_line.InputError: --lr is -0.05: give a finite number above 0
+    """
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
+        bound = "of at least 0" if zero_allowed else "above 0"
+        raise InputError(f"{name} is {value}: give a finite number {bound}")
+
+
+def main(
+    commands: Commands,
+    *,
+    prog: str,
+    description: str,
+    default: str | None = None,
+    args: Sequence[str] | None = None,
+) -> NoReturn:
+    """Runs one command of a package and exits with its status.
+
+    Args:
+        commands: name → function whose signature (often one frozen dataclass) is the command's options; a
+            nested mapping groups commands under a word, as in ``validate data fetch``.
+        prog: how the user starts it, for help texts.
+        description: one paragraph for ``--help``.
+        default: the command meant when none is named.
+        args: the words after ``prog``; ``sys.argv[1:]`` when not given.
+
+    Raises:
+        SystemExit: always; status 0, the command's own status, or 2 on bad input.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        sys.exit(_dispatch(commands, words, prog, description, default) or 0)
+    except InputError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; the same command goes on from the runs that are finished", file=sys.stderr)
+        sys.exit(130)
+
+
+def _dispatch(
+    commands: Commands, words: list[str], prog: str, description: str, default: str | None
+) -> int | None:
+    if words and isinstance(group := commands.get(words[0]), Mapping):
+        return _dispatch(group, words[1:], f"{prog} {words[0]}", f"{words[0]}: {description}", None)
+    if default and (not words or (words[0].startswith("-") and words[0] not in ("-h", "--help"))):
+        words = [default, *words]
+    if not words:
+        words = ["--help"]
+    return _parse_and_call(commands, words, prog, description)
+
+
+def _parse_and_call(commands: Commands, words: list[str], prog: str, description: str) -> int | None:
+    leaves = {name: _leaf(name, entry) for name, entry in commands.items()}
+    complaint = io.StringIO()
+    try:
+        # tyro calls the chosen function itself; wrapping it keeps the function's own output unredirected.
+        with contextlib.redirect_stderr(complaint):
+            call = tyro.extras.subcommand_cli_from_dict(
+                {name: _delayed(leaf) for name, leaf in leaves.items()},
+                prog=prog,
+                description=description,
+                args=words,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(f"{_one_line(complaint.getvalue())}; see {prog} --help") from None
+    return call()
+
+
+def _leaf(name: str, entry: Callable[..., int | None] | Commands) -> Callable[..., int | None]:
+    if callable(entry):
+        return entry
+
+    def group() -> int | None:
+        raise InputError(f"{name} needs one of: {', '.join(entry)}")
+
+    group.__doc__ = f"Commands: {', '.join(entry)}."
+    return group
+
+
+def _delayed(function: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+    """The same signature, but returns the call to make once parsing is over."""
+    import functools
+
+    @functools.wraps(function)
+    def parsed(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
+        return functools.partial(function, *args, **kwargs)
+
+    return parsed
+
+
+def _one_line(box: str) -> str:
+    """Folds tyro's boxed message to its first paragraph in one line."""
+    kept: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│╭╮╰╯ \t")
+        if re.fullmatch(r"─{8,}", text) and kept:
+            break
+        if text and not re.match(r"─ .* ─+$", text):
+            kept.append(text)
+    return " ".join(kept) or "these options do not fit"

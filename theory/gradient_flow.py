@@ -1,0 +1,67 @@
+"""Gradient flow θ' = −∇L(θ), integrated to tight tolerances."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.integrate import solve_ivp
+
+from theory.command_line import InputError
+from theory.model import Model, State, gradient
+from theory.symbolic import Array
+from theory.trajectory import Trajectory
+
+
+def gradient_flow(
+    model: Model,
+    start: State,
+    times: npt.ArrayLike,
+    *,
+    rtol: float = 1e-12,
+    atol: float = 1e-14,
+) -> Trajectory:
+    """Integrates c' = D − c Σ_j α_j s_j², b' = c Σ(β − cb), s_j' = −α_j c² s_j.
+
+    Args:
+        model: the model.
+        start: weights at time 0.
+        times: (n,) increasing times at which the weights are wanted, the first at least 0.
+        rtol: relative tolerance of the eighth-order Runge–Kutta method.
+        atol: absolute tolerance.
+
+    Returns:
+        The weights at `times`, and the time at which c turns from falling to rising.
+
+    Raises:
+        InputError: times do not increase from 0 on, or the integrator gave up.
+    """
+    at = np.atleast_1d(np.asarray(times, dtype=np.float64))
+    if at.size == 0 or at[0] < 0 or (np.diff(at) <= 0).any():
+        raise InputError("times of the flow must increase from a first one of at least 0")
+    d1 = model.beta.size
+
+    def velocity(_: float, vector: Array) -> Array:
+        return -gradient(model, State.from_vector(vector, d1)).vector
+
+    def c_velocity(t: float, vector: Array) -> float:
+        return float(velocity(t, vector)[0])
+
+    c_velocity.direction = 1.0  # type: ignore[attr-defined]  # SciPy reads the event's attributes
+    if at[-1] == 0:
+        return Trajectory(at, State.from_vector(start.vector[None], d1))
+    solution = solve_ivp(
+        velocity,
+        (0.0, float(at[-1])),
+        start.vector,
+        method="DOP853",
+        t_eval=at,
+        events=c_velocity,
+        rtol=rtol,
+        atol=atol,
+    )
+    if not solution.success:
+        raise InputError(f"the flow could not be integrated to time {at[-1]}: {solution.message}")
+    turning = solution.t_events[0]
+    rises_at_once = c_velocity(0.0, start.vector) >= 0
+    turning_time = 0.0 if rises_at_once else float(turning[0]) if turning.size else None
+    return Trajectory(at, State.from_vector(solution.y.T, d1), turning_time)

@@ -1,0 +1,124 @@
+"""What the theory says of a run before it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from theory.command_line import require_positive
+from theory.gradient_flow import gradient_flow
+from theory.model import Model, State, balancedness, drive
+from theory.sharpness import LayerSharpness, layer_sharpness
+from theory.symbolic import Array
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for descent with step size η, from the flow and closed forms.
+
+    Attributes:
+        lr: step size η.
+        threshold: 2/η, above which descent is unstable.
+        sharpness_start: sharpness of the start (T2).
+        sharpness_lowest: lowest sharpness along the flow.
+        sharpness_final: sharpness at the flow's limit (T6).
+        first_layer_start: first layer's block at the start; likewise `last_layer_start`.
+        first_layer_final: first layer's block at the flow's limit; likewise `last_layer_final`.
+        turning_time: time t₁ at which c turns from falling to rising (T5); None if it does not within the horizon.
+        crossing_step: first step after t₁ at which the flow's sharpness reaches 2/η; None if it never does.
+        growth: |1 − ηαc²| at the flow's limit: factor by which the opposing weight grows (> 1) or shrinks a step (T7).
+        amplitude: s² = D/(αc) of the oscillation at the edge of stability, at the crossing (T9); None without one.
+    """
+
+    lr: float
+    threshold: float
+    sharpness_start: float
+    sharpness_lowest: float
+    sharpness_final: float
+    first_layer_start: float
+    first_layer_final: float
+    last_layer_start: float
+    last_layer_final: float
+    turning_time: float | None
+    crossing_step: int | None
+    growth: float
+    amplitude: float | None
+
+
+def flow_limit(model: Model, start: State) -> State:
+    """Limit of gradient flow (T6): s = 0, cb = β and c² = (Q + √(Q² + 4‖β‖²))/2, the sign of c being kept.
+
+    Hypotheses: Σ and every α positive, c > 0, and the flow does not end in the saddle c = 0.
+
+    >>> flow_limit(Model([1.0], [3.0], [1.0]), State(1.0, [1.0], [0.0])).c ** 2  # balanced: c² = ‖β‖
+    np.float64(3.0)
+    """
+    q = float(balancedness(start))
+    beta_squared = float(model.beta @ model.beta)
+    root = np.hypot(q, 2 * np.sqrt(beta_squared))
+    # Q < 0: the same root without cancellation.
+    c_squared = (q + root) / 2 if q >= 0 else 2 * beta_squared / (root - q)
+    c = np.sqrt(c_squared)
+    b = model.beta / c if c > 0 else np.zeros_like(model.beta)
+    return State(c, b, np.zeros_like(model.alpha))
+
+
+def edge_amplitude(model: Model, state: State) -> Array:
+    """Squared opposing weight of the oscillation at the edge of stability, s² = D/(αc) (T9), first pair."""
+    return np.asarray(drive(model, state) / (model.alpha[0] * state.c))
+
+
+def growth_factor(model: Model, state: State, lr: float) -> Array:
+    """(..., J) factors 1 − ηα_jc² by which descent multiplies s_j in a step, exactly (T7).
+
+    >>> growth_factor(Model([2.0], [0.0], [1.0]), State(1.0, [0.0], [1.0]), lr=0.25)
+    array([0.5])
+    """
+    return np.asarray(1 - lr * model.alpha * state.c[..., None] ** 2)
+
+
+def predict(model: Model, start: State, lr: float, steps: int) -> Predictions:
+    """Predicts a run of descent from the flow over the same stretch of time.
+
+    Args:
+        model: the model.
+        start: weights at step 0.
+        lr: step size η.
+        steps: how many steps of descent the flow is followed for.
+
+    Raises:
+        InputError: lr or steps is not positive.
+    """
+    require_positive("lr", lr)
+    require_positive("steps", steps)
+    flow = gradient_flow(model, start, lr * np.arange(steps + 1), rtol=1e-10, atol=1e-12)
+    layers = layer_sharpness(model, flow.state)
+    limit = flow_limit(model, start)
+    final = layer_sharpness(model, limit)
+    crossing = _crossing_step(layers, flow.turning_time, lr)
+    at_edge = None if crossing is None else flow.state.at(crossing)
+    return Predictions(
+        lr=lr,
+        threshold=2 / lr,
+        sharpness_start=float(layers.whole[0]),
+        sharpness_lowest=float(layers.whole.min()),
+        sharpness_final=float(final.whole),
+        first_layer_start=float(layers.first[0]),
+        first_layer_final=float(final.first),
+        last_layer_start=float(layers.last[0]),
+        last_layer_final=float(final.last),
+        turning_time=flow.turning_time,
+        crossing_step=crossing,
+        growth=float(abs(growth_factor(model, limit, lr)[0])),
+        amplitude=None if at_edge is None else float(edge_amplitude(model, at_edge)),
+    )
+
+
+def _crossing_step(layers: LayerSharpness, turning_time: float | None, lr: float) -> int | None:
+    """First step at or after the turning point with sharpness of at least 2/η."""
+    if turning_time is None:
+        return None
+    after = np.arange(layers.whole.size) >= turning_time / lr
+    crossed = np.flatnonzero(after & (layers.whole >= 2 / lr))
+    return int(crossed[0]) if crossed.size else None

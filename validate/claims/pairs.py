@@ -1,0 +1,12 @@
+"""The opposing pair of each seed that several claims share."""
+
+from __future__ import annotations
+
+from validate.claims.base import NetworkEvidence
+from validate.opposing_groups import OpposingPair, singular_pairs
+from validate.windows import Windows
+
+
+def leading_pair(evidence: NetworkEvidence, windows: Windows) -> OpposingPair:
+    """The strongest pair of the selection window, by singular vectors."""
+    return singular_pairs(evidence.run["loss"].values[windows.select], count=1)[0]

@@ -1,0 +1,60 @@
+"""Stretches of steps that the claims look at, all counted from the first crossing of 2/η."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+BEFORE_BEGIN, BEFORE_END = 130, 30
+SELECT_STEPS, EVALUATE_STEPS = 75, 75
+EARLY_END = 100
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Half-open stretches of steps.
+
+    Attributes:
+        crossing: first measured step at which ηλ/2 ≥ 1 at the iterate.
+        before: from 130 to 30 steps before the crossing.
+        select: the 75 steps from the crossing on, in which groups are chosen.
+        evaluate: the 75 steps after those, in which the chosen groups are judged: choice and judgement share no step.
+        edge: both.
+        early: the first 100 steps.
+    """
+
+    crossing: int
+    before: slice
+    select: slice
+    evaluate: slice
+    edge: slice
+    early: slice
+
+
+def find_windows(run: xr.Dataset) -> Windows | None:
+    """The windows of a run; None where it never crosses, crosses too early for a before, or ends too soon after."""
+    steps = run["measured"].values
+    crossed = np.flatnonzero(run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1)
+    if crossed.size == 0:
+        return None
+    crossing = int(steps[crossed[0]])
+    end = crossing + SELECT_STEPS + EVALUATE_STEPS
+    if crossing < BEFORE_BEGIN or end > run.sizes["step"]:
+        return None
+    middle = crossing + SELECT_STEPS
+    return Windows(
+        crossing=crossing,
+        before=slice(crossing - BEFORE_BEGIN, crossing - BEFORE_END),
+        select=slice(crossing, middle),
+        evaluate=slice(middle, end),
+        edge=slice(crossing, end),
+        early=slice(0, EARLY_END),
+    )
+
+
+def measured_in(run: xr.Dataset, name: str, window: slice) -> np.ndarray:
+    """Measurements of a variable at the steps inside a window."""
+    steps = run["measured"].values
+    return np.asarray(run[name].values[(steps >= window.start) & (steps < window.stop)])
