@@ -97,7 +97,5 @@ class SharpnessProbe:
         self._last[place] = pairs.vectors
         whole = operator.size == sum(self._sizes)
         shares = layer_shares(pairs.vectors[0], self._sizes, self._layers) if whole else np.array([])
-        self._records.append(
-            (place, step, float(pairs.values[0]), float(pairs.residuals[0]), pairs.converged, shares)
-        )
+        self._records.append((place, step, float(pairs.values[0]), float(pairs.residuals[0]), pairs.converged, shares))
         return pairs

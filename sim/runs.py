@@ -105,7 +105,7 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate") -> R
     try:
         config = json.loads((folder / "config.json").read_text())
         environment = json.loads((folder / "environment.json").read_text())
-        data = xr.open_zarr(folder / "trajectory.zarr")
+        data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False)
     except (OSError, ValueError, KeyError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"run {folder} is damaged ({what}): delete it and run {made_by} again") from None
@@ -150,7 +150,9 @@ def _store(root: Path, name: str, config: dict[str, Any], environment: dict[str,
         else:
             os.replace(partial, root / name)
     except OSError as error:
-        raise InputError(f"run {root / name} cannot be written ({error.strerror}): give --runs another folder") from None
+        raise InputError(
+            f"run {root / name} cannot be written ({error.strerror}): give --runs another folder"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -59,7 +59,7 @@ def descend(
         description: words of the progress bar.
         progress: whether to show it.
     """
-    parameters = list(network.parameters())
+    parameters: list[Tensor] = list(network.parameters())
     previous = [p.detach().clone() for p in parameters]
     losses = np.empty((steps, len(inputs)), dtype=np.float32)
     with tqdm(range(steps), desc=description, disable=not progress, leave=False) as bar:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,41 +15,17 @@ from tqdm import tqdm
 
 from sim.opposing_data import draw_examples
 from sim.second_moments import Moments, population_moments, sample_moments, stack
-from theory import (
-    InputError,
-    Model,
-    State,
-    drive,
-    gradient_flow,
-    layer_sharpness,
-    power_law_covariance,
-    random_start,
-)
+from theory import InputError, State, drive, gradient_flow, layer_sharpness
 from theory.command_line import require_positive
+from theory.configuration import DescentConfig
 
 
 @dataclass(frozen=True)
-class TwoLayerConfig:
-    """A run of the two-layer linear network."""
+class TwoLayerConfig(DescentConfig):
+    """Descend the two-layer linear network on the population and on finite samples, beside the flow."""
 
-    alpha: float = 20.0
-    """Second moment of the opposing feature."""
-    beta: float = 3.0
-    """Norm of the linear target; its direction is (1, …, 1)."""
-    k: float = 3.0
-    """Opposing over ordinary features, d2/d1; sets the start's opposing weight."""
-    d1: int = 50
-    """Number of ordinary features."""
-    exponent: float = 0.0
-    """Ordinary features have covariance i^(−exponent); 0 is the identity."""
-    lr: float = 0.04
-    """Step size η."""
-    steps: int = 1000
-    """Number of steps."""
     start: Literal["random", "edge"] = "random"
     """random: c = 1 and a random unit first layer. edge: c² = 2/(ηα), cb = 0.3 β, s² a quarter of D/(αc)."""
-    start_seed: int = 0
-    """Seed of the random start."""
     examples: int = 20000
     """Examples in each finite sample."""
     fraction: float = 0.05
@@ -57,26 +34,23 @@ class TwoLayerConfig:
     """One finite sample a seed; none for the population alone."""
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "beta", "d1", "lr", "steps", "examples"):
-            require_positive(f"--{name}", getattr(self, name))
-        for name in ("k", "exponent"):
-            require_positive(f"--{name}", getattr(self, name), zero_allowed=True)
+        super().__post_init__()
+        require_positive("--examples", self.examples)
         if not 0 < self.fraction <= 1:
             raise InputError(f"--fraction is {self.fraction}: give a number above 0 and at most 1")
 
-    @property
-    def model(self) -> Model:
-        """The model the configuration stands for."""
-        direction = np.full(self.d1, 1 / math.sqrt(self.d1))
-        return Model(
-            np.array([self.alpha]), self.beta * direction, power_law_covariance(self.d1, self.exponent)
-        )
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> TwoLayerConfig:
+        """The configuration from the plain values that the run store keeps; other keys are passed over."""
+        names = {field.name for field in fields(cls)}
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
+        return cls(**known)
 
     @property
     def initial_state(self) -> State:
         """Weights at step 0."""
         if self.start == "random":
-            return random_start(self.d1, self.k, self.start_seed)
+            return super().initial_state
         c = math.sqrt(2 / (self.lr * self.alpha))
         floor = State(np.array(c), 0.3 * self.model.beta / c, np.zeros(1))
         s = 0.5 * np.sqrt(drive(self.model, floor) / (self.alpha * c))
@@ -152,7 +126,10 @@ def _record(
     data["s"] = ("step", "run"), w[..., -1].cpu().numpy()
     data["loss"] = ("step", "run"), moments.loss(c, w).cpu().numpy()
     hessians = (moments.hessian(c[i], w[i]) for i in range(len(path)))
-    data["sharpness"] = ("step", "run"), np.stack([torch.linalg.eigvalsh(h)[:, -1].cpu().numpy() for h in hessians])
+    data["sharpness"] = (
+        ("step", "run"),
+        np.stack([torch.linalg.eigvalsh(h)[:, -1].cpu().numpy() for h in hessians]),
+    )
     for group in ("plus", "minus"):
         values = np.full(c.shape, np.nan)
         if samples:

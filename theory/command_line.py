@@ -76,12 +76,10 @@ def main(
         sys.exit(130)
 
 
-def _dispatch(
-    commands: Commands, words: list[str], prog: str, description: str, default: str | None
-) -> int | None:
+def _dispatch(commands: Commands, words: list[str], prog: str, description: str, default: str | None) -> int | None:
     if words and isinstance(group := commands.get(words[0]), Mapping):
         return _dispatch(group, words[1:], f"{prog} {words[0]}", f"{words[0]}: {description}", None)
-    if default and (not words or (words[0].startswith("-") and words[0] not in ("-h", "--help"))):
+    if default and (not words or words[0] not in (*commands, "-h", "--help")):
         words = [default, *words]
     if not words:
         words = ["--help"]
@@ -94,7 +92,7 @@ def _parse_and_call(commands: Commands, words: list[str], prog: str, description
     try:
         # tyro calls the chosen function itself; wrapping it keeps the function's own output unredirected.
         with contextlib.redirect_stderr(complaint):
-            call = tyro.extras.subcommand_cli_from_dict(
+            call: Callable[[], int | None] = tyro.extras.subcommand_cli_from_dict(
                 {name: _delayed(leaf) for name, leaf in leaves.items()},
                 prog=prog,
                 description=description,

@@ -43,7 +43,7 @@ def gradient_descent(model: Model, start: State, lr: float, steps: int) -> Traje
                 break
     kept = steps + 1 if diverged_at is None else diverged_at
     return Trajectory(
-        time=lr * np.arange(kept),
+        time=np.asarray(lr * np.arange(kept), dtype=np.float64),
         state=State.from_vector(vectors[:kept], d1),
         diverged_at=diverged_at,
     )

@@ -61,7 +61,7 @@ def gradient_flow(
     )
     if not solution.success:
         raise InputError(f"the flow could not be integrated to time {at[-1]}: {solution.message}")
-    turning = solution.t_events[0]
+    turning = solution.t_events[0] if solution.t_events else np.empty(0)
     rises_at_once = c_velocity(0.0, start.vector) >= 0
     turning_time = 0.0 if rises_at_once else float(turning[0]) if turning.size else None
     return Trajectory(at, State.from_vector(solution.y.T, d1), turning_time)

@@ -110,7 +110,7 @@ def power_law_covariance(d1: int, exponent: float) -> Array:
 
 
 def random_start(d1: int, k: float, seed: int, pairs: int = 1) -> State:
-    """c = 1 and (b, b_o) a random unit vector, with b_o of k·d1 entries aligned with the opposing direction.
+    """C = 1 and (b, b_o) a random unit vector, with b_o of k·d1 entries aligned with the opposing direction.
 
     The start is balanced: Q = c² − ‖b‖² − ‖b_o‖² = 0, and s² ≈ k/(1 + k).
 

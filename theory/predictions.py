@@ -115,6 +115,27 @@ def predict(model: Model, start: State, lr: float, steps: int) -> Predictions:
     )
 
 
+def table(predictions: Predictions) -> str:
+    """The predictions as aligned lines: symbol, meaning, value, statement."""
+    rows = [
+        ("2/η", "stability threshold", predictions.threshold, "T8"),
+        ("λ(0)", "sharpness at the start", predictions.sharpness_start, "T2"),
+        ("min λ", "lowest sharpness of the flow", predictions.sharpness_lowest, "T4"),
+        ("λ(∞)", "final sharpness of the flow", predictions.sharpness_final, "T6"),
+        ("αc²(0)", "first layer's sharpness at the start", predictions.first_layer_start, "T3"),
+        ("αc²(∞)", "first layer's sharpness at the end", predictions.first_layer_final, "T3, T6"),
+        ("‖b‖² + αs² (0)", "last layer's sharpness at the start", predictions.last_layer_start, "T3"),
+        ("‖b‖² + αs² (∞)", "last layer's sharpness at the end", predictions.last_layer_final, "T3, T6"),
+        ("t₁", "flow time at which c turns from falling to rising", predictions.turning_time, "T5"),
+        ("step", "of crossing 2/η", predictions.crossing_step, "T8"),
+        ("|1 − ηαc²|", "growth of the opposing weight a step, at the flow's limit", predictions.growth, "T7"),
+        ("s² = D/(αc)", "amplitude at the edge of stability, at the crossing", predictions.amplitude, "T9"),
+    ]
+    cells = [(a, b, "never" if v is None else f"{v:.6g}", d) for a, b, v, d in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(3)]
+    return "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {v:>{widths[2]}}  ({d})" for a, b, v, d in cells)
+
+
 def _crossing_step(layers: LayerSharpness, turning_time: float | None, lr: float) -> int | None:
     """First step at or after the turning point with sharpness of at least 2/η."""
     if turning_time is None:

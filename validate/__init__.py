@@ -1,0 +1,1 @@
+"""The bridge from theory and simulation to real CIFAR-10 networks: runs, groups, claims, report."""

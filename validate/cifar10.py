@@ -67,7 +67,9 @@ def parse_records(records: bytes, name: str, sha256: str | None) -> Images:
             f"{name} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): fetch or check it out again"
         )
     if len(records) % RECORD_BYTES or not records:
-        raise InputError(f"{name} has {len(records)} bytes, no whole number of {RECORD_BYTES}-byte records: fetch it again")
+        raise InputError(
+            f"{name} has {len(records)} bytes, no whole number of {RECORD_BYTES}-byte records: fetch it again"
+        )
     table = np.frombuffer(records, dtype=np.uint8).reshape(-1, RECORD_BYTES)
     return Images(table[:, 1:].reshape(-1, 3, 32, 32), table[:, 0])
 
@@ -109,9 +111,7 @@ def first_of_each_class(images: Images, count: int) -> Images:
     >>> first_of_each_class(Images(np.zeros((5, 3, 32, 32), np.uint8), labels), 1).labels
     array([0, 1], dtype=uint8)
     """
-    index = np.sort(
-        np.concatenate([np.flatnonzero(images.labels == label)[:count] for label in range(len(CLASSES))])
-    )
+    index = np.sort(np.concatenate([np.flatnonzero(images.labels == label)[:count] for label in range(len(CLASSES))]))
     return Images(images.pixels[index], images.labels[index])
 
 
@@ -119,7 +119,7 @@ def standardise(images: Images) -> npt.NDArray[np.float32]:
     """(n, 3, 32, 32) pixels in [0, 1], less the training set's channel means, over its channel deviations."""
     mean = np.array(CHANNEL_MEAN).reshape(3, 1, 1)
     deviation = np.array(CHANNEL_DEVIATION).reshape(3, 1, 1)
-    return ((images.pixels / 255.0 - mean) / deviation).astype(np.float32)
+    return np.asarray((images.pixels / 255.0 - mean) / deviation, dtype=np.float32)
 
 
 def _read(path: Path) -> bytes:
@@ -127,5 +127,5 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}): run python -m validate data fetch, or name the folder that has it"
+            f"{path} cannot be read ({error.strerror}): run python -m validate data fetch, or name another folder"
         ) from None

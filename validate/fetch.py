@@ -60,7 +60,7 @@ class SubsetConfig:
     """File to write."""
 
 
-def fetch(config: FetchConfig, /) -> int:
+def fetch(config: FetchConfig) -> int:
     """Writes the six files of CIFAR-10's binary version, each verified, or none of them."""
     require_writable(config.out)
     if all(_verified(config.out / name) for name in SHA256):
@@ -73,7 +73,7 @@ def fetch(config: FetchConfig, /) -> int:
     return 0
 
 
-def make_subset(config: SubsetConfig, /) -> int:
+def make_subset(config: SubsetConfig) -> int:
     """Writes the first 200 training images of each class, in training order."""
     records = to_records(first_of_each_class(load_full(config.full), EMBEDDED_PER_CLASS))
     require_writable(config.out.parent)
@@ -95,7 +95,9 @@ def read_source(member: Member, where: str) -> dict[str, bytes]:
     for name, records in files.items():
         found = hashlib.sha256(records).hexdigest()
         if found != SHA256[name]:
-            raise InputError(f"{name} in {where} is damaged (SHA-256 {found[:12]}…, expected {SHA256[name][:12]}…): {MEND}")
+            raise InputError(
+                f"{name} in {where} is damaged (SHA-256 {found[:12]}…, expected {SHA256[name][:12]}…): {MEND}"
+            )
     return files
 
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from sim.curvature.operators import HessianOperator
 
 
-def layer_shares(
-    vector: Tensor, sizes: Sequence[int], layers: Sequence[str]
-) -> npt.NDArray[np.float64]:
+def layer_shares(vector: Tensor, sizes: Sequence[int], layers: Sequence[str]) -> npt.NDArray[np.float64]:
     """Share of a vector's squared norm in each layer.
 
     Args:
@@ -24,11 +23,10 @@ def layer_shares(
     Returns:
         (number of layers,) shares in the order in which the layers appear; they sum to 1.
 
-    >>> import torch
     >>> layer_shares(torch.tensor([3.0, 0.0, 4.0]), [1, 1, 1], ["a", "a", "b"])
     array([0.36, 0.64])
     """
-    squares = [float(part.double().square().sum()) for part in vector.split(list(sizes))]
+    squares = [float(part.double().square().sum()) for part in torch.split(vector, list(sizes))]
     names = list(dict.fromkeys(layers))
     shares = np.zeros(len(names))
     for layer, square in zip(layers, squares, strict=True):

@@ -67,7 +67,7 @@ class HessianOperator:
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Hessian-vector product."""
-        parts = [v.view_as(p) for v, p in zip(vector.split(self._sizes), self._parameters, strict=True)]
+        parts = [v.view_as(p) for v, p in zip(torch.split(vector, self._sizes), self._parameters, strict=True)]
         # A gradient that does not depend on the parameters (a linear loss) has no graph; its block is zero.
         live = [(g, v) for g, v in zip(self._gradients, parts, strict=True) if g.requires_grad]
         if not live:

@@ -12,7 +12,8 @@ from scipy import stats
 
 from validate.windows import Windows
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.90
+"""Of the two-sided interval; each bound is thereby tested at 95 %."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ class Verdict:
     Attributes:
         claim: the claim.
         values: the statistic, one value a seed or sample.
-        interval: 95 % interval of its mean.
+        interval: 90 % interval of its mean.
         control_values: the control's values.
-        control_interval: their 95 % interval.
+        control_interval: their 90 % interval.
         holds: the interval lies inside the bound and the control's outside.
         reason: why it does not hold; empty when it does.
     """
@@ -139,7 +140,7 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % Student interval of the mean; the value itself when there is one, NaN when one is not finite.
+    """90 % Student interval of the mean; the value itself when there is one, NaN when one is not finite.
 
     >>> mean_interval([0.5])
     (0.5, 0.5)

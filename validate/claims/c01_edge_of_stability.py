@@ -29,12 +29,12 @@ def _steps(evidence: NetworkEvidence, window: slice) -> np.ndarray:
 
 def _hovering(evidence: NetworkEvidence, windows: Windows) -> float:
     values = measured_in(evidence.run, "sharpness_midpoint", windows.edge)
-    return float(np.median(values)) * evidence.run.attrs["lr"] / 2
+    return float(np.median(values) * evidence.run.attrs["lr"] / 2)
 
 
 def _hovering_control(evidence: NetworkEvidence, windows: Windows) -> float:
     values = measured_in(evidence.control, "sharpness_midpoint", windows.edge)
-    return float(np.median(values)) * evidence.control.attrs["lr"] / 2
+    return float(np.median(values) * evidence.control.attrs["lr"] / 2)
 
 
 CLAIMS = (
