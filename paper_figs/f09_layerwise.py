@@ -50,10 +50,11 @@ def caption(runs: Runs) -> str:
     if windows is None:
         return text + " The network's run never crosses 2/η."
     early, late = (
-        np.median(measured_in(network, "layer_share_iterate", w), axis=0) for w in (windows.early, windows.edge)
+        np.median(measured_in(network, "layer_share_iterate", w), axis=0) for w in (windows.early, windows.evaluate)
     )
     return text + (
-        f" CIFAR-10 network: first layer's share {early[0]:.2f} in the first 100 steps, {late[0]:.2f} at the edge; "
+        f" CIFAR-10 network: first layer's share {early[0]:.2f} in the first 100 steps, {late[0]:.2f} once the "
+        f"oscillation stands; "
         f"last layer's {early[-1]:.2f} and {late[-1]:.2f}. Sharpness at the midpoint of a step hovers at 2/η, "
         "at the iterate above it."
     )

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
+
+from sim.progress import progress_bar
 
 
 class Probe(Protocol):
@@ -62,7 +63,7 @@ def descend(
     parameters: list[Tensor] = list(network.parameters())
     previous = [p.detach().clone() for p in parameters]
     losses = np.empty((steps, len(inputs)), dtype=np.float32)
-    with tqdm(range(steps), desc=description, disable=not progress, leave=False) as bar:
+    with progress_bar(range(steps), description, show=progress) as bar:
         for step in bar:
             each = F.cross_entropy(network(inputs), labels, reduction="none")
             losses[step] = each.detach().cpu().numpy()
@@ -77,5 +78,5 @@ def descend(
                 torch._foreach_copy_(previous, parameters)
                 torch._foreach_add_(parameters, gradients, alpha=-lr)
             if step % 20 == 0:
-                bar.set_postfix(loss=f"{losses[step].mean():.3f}")
+                bar.set_postfix(loss=f"{losses[step].mean():.3f}", refresh=False)
     return Descent(losses, None)

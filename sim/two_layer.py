@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm import tqdm
 
 from sim.opposing_data import draw_examples
+from sim.progress import progress_bar
 from sim.second_moments import Moments, population_moments, sample_moments, stack
 from theory import InputError, State, drive, gradient_flow, layer_sharpness
 from theory.command_line import require_positive
@@ -86,7 +86,7 @@ def run_two_layer(config: TwoLayerConfig, device: torch.device, *, progress: boo
     w = torch.from_numpy(start.first_layer).to(device).repeat(runs, 1)
     weights, distance_flow, distance_population = [], [], []
     diverged_at = -1
-    for t in tqdm(range(config.steps + 1), desc="two-layer descent", disable=not progress, leave=False):
+    for t in progress_bar(range(config.steps + 1), "two-layer descent", show=progress):
         here = torch.cat([c[:, None], w], 1)
         if t % 256 == 0 and not torch.isfinite(here).all():
             break

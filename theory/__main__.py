@@ -1,14 +1,19 @@
-"""Derives predictions: ``python -m theory predict --alpha 20 --beta 3 --k 3 --lr 0.04``."""
+"""Predicts, derives and checks: ``python -m theory predict``, ``derive T5``, ``check``."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
-from theory.command_line import main
+import tyro
+
+from theory.command_line import InputError, main
 from theory.configuration import DescentConfig
+from theory.derivations import check_table, render, render_all, statement_named
 from theory.predictions import predict, table
+from theory.statements import all_statements
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,48 @@ def predict_command(config: PredictConfig) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class DeriveConfig:
+    """Derive statements: sympy carries out every step and the derivation is printed."""
+
+    statements: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Names of the statements, such as T5."""
+    latex: bool = False
+    """Formulas as LaTeX."""
+    all: bool = False
+    """Every statement, as docs/theory.md."""
+
+
+def derive_command(config: DeriveConfig) -> int:
+    """Prints the derivations of the statements named."""
+    if not config.all and not config.statements:
+        raise InputError(f"derive needs a statement: give one of {', '.join(all_statements())}, or --all")
+    if config.all:
+        print(render_all(), end="")
+    for name in config.statements:
+        print(render(statement_named(name), latex=config.latex))
+    return 0
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Run the statements' numeric checks, each with a control that must fail."""
+
+    statements: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Names of the statements; all when none is named."""
+
+
+def check_command(config: CheckConfig) -> int:
+    """Prints a table of status, time and checks; 1 when one does not hold."""
+    named = [statement_named(name) for name in config.statements]
+    text, good = check_table(named or all_statements().values())
+    print(text)
+    return 0 if good else 1
+
+
 if __name__ == "__main__":
     main(
-        {"predict": predict_command},
+        {"predict": predict_command, "derive": derive_command, "check": check_command},
         prog="python -m theory",
-        description="Dynamics of the two-layer linear network with opposing features: derive predictions.",
+        description="Dynamics of the two-layer linear network with opposing features: predict, derive, check.",
     )

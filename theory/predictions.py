@@ -51,8 +51,9 @@ def flow_limit(model: Model, start: State) -> State:
 
     Hypotheses: Σ and every α positive, c > 0, and the flow does not end in the saddle c = 0.
 
-    >>> flow_limit(Model([1.0], [3.0], [1.0]), State(1.0, [1.0], [0.0])).c ** 2  # balanced: c² = ‖β‖
-    np.float64(3.0)
+    >>> limit = flow_limit(Model([1.0], [3.0], [1.0]), State(1.0, [1.0], [0.0]))
+    >>> round(float(limit.c) ** 2, 12)  # balanced: c² = ‖β‖
+    3.0
     """
     q = float(balancedness(start))
     beta_squared = float(model.beta @ model.beta)

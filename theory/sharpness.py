@@ -40,7 +40,7 @@ def sharpness(model: Model, state: State) -> Array:
     """Largest eigenvalue of the population loss's Hessian, of the state's leading shape, at O(d) a state.
 
     >>> m = Model(alpha=[20.0], beta=[3.0], covariance=[1.0])
-    >>> float(sharpness(m, State(np.sqrt(3.0), [np.sqrt(3.0)], [0.0])))  # max(αc², c² + β²/c²) = 60
+    >>> round(float(sharpness(m, State(np.sqrt(3.0), [np.sqrt(3.0)], [0.0]))), 10)  # max(αc², c² + β²/c²)
     60.0
     """
     return _largest_root(*_arrow(model, state))
