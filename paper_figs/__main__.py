@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from paper_figs.registry import FIGURES, FigureEntry
 from paper_figs.runs import Runs
+from paper_figs.style import style
 from sim.runs import read_run, require_writable
 from theory.command_line import InputError, main
 from validate.cifar10 import load_embedded
@@ -79,7 +80,8 @@ def _save(folder: Path, entry: FigureEntry, figure: Figure, caption: str) -> Non
         partial = folder / f".{entry.name}.partial.{suffix}"
         # No creation date: the same runs give the same bytes.
         metadata = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
-        figure.savefig(partial, format=suffix, metadata={**metadata, "Title": f"{entry.name}: {entry.shows}"})
+        with style():
+            figure.savefig(partial, format=suffix, metadata={**metadata, "Title": f"{entry.name}: {entry.shows}"})
         os.replace(partial, folder / f"{entry.name}.{suffix}")
     (folder / f"{entry.name}.txt").write_text(caption + "\n")
 

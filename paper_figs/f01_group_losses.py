@@ -15,7 +15,7 @@ from validate.opposing_groups import OpposingPair, singular_pairs
 from validate.windows import Windows, find_windows
 
 PAIRS = 2
-SHOWN_IMAGES = 10
+SHOWN_IMAGES = 12
 ZOOM_STEPS = 40
 
 
@@ -24,8 +24,8 @@ def draw(runs: Runs) -> Figure:
     run, images = _require(runs)
     pairs, windows = _pairs(run)
     with style():
-        figure = Figure(figsize=(DOUBLE_COLUMN, 2.05 * len(pairs)))
-        grid = figure.subplots(len(pairs), 3, squeeze=False, width_ratios=(1.15, 0.95, 1.5))
+        figure = Figure(figsize=(DOUBLE_COLUMN, 2.15 * len(pairs)))
+        grid = figure.subplots(len(pairs), 3, squeeze=False, width_ratios=(1.2, 1.0, 1.25))
         for row, (pair, (whole, zoom, sheet)) in enumerate(zip(pairs, grid, strict=True)):
             _losses(whole, run, pair, slice(0, run.sizes["step"]))
             _losses(zoom, run, pair, slice(windows.evaluate.start, windows.evaluate.start + ZOOM_STEPS))
@@ -81,8 +81,8 @@ def _pairs(run: xr.Dataset) -> tuple[list[OpposingPair], Windows]:
 
 def _losses(axes: Axes, run: xr.Dataset, pair: OpposingPair, window: slice) -> None:
     loss, steps = run["loss"].values[window], run["step"].values[window]
-    axes.plot(steps, loss[:, pair.positive].mean(1), color=POSITIVE, linewidth=0.9, label="one group")
-    axes.plot(steps, loss[:, pair.negative].mean(1), color=NEGATIVE, linewidth=0.9, label="the other group")
+    axes.plot(steps, loss[:, pair.positive].mean(1), color=POSITIVE, linewidth=0.8, alpha=0.8, label="one group")
+    axes.plot(steps, loss[:, pair.negative].mean(1), color=NEGATIVE, linewidth=0.8, alpha=0.8, label="the other group")
     axes.plot(steps, loss.mean(1), color=TOTAL, linewidth=1.6, label="all 2,000 examples")
     axes.set(xlabel="step", ylabel="cross-entropy (nats)")
     axes.set_ylim(bottom=0)

@@ -85,7 +85,7 @@ def _last_layer(axes: Axes, config: TwoLayerConfig, data: xr.Dataset) -> None:
     axes.plot(data["step"], data["c"][:, 0], color=POSITIVE, label="descent, population")
     axes.plot(data["step"], data["flow_c"], color=THEORY, label="gradient flow")
     threshold_line(axes, np.sqrt(2 / (config.lr * config.alpha)), "ηαc² = 2")
-    axes.set(title="last-layer weight: falls once, then rises (T5)", ylabel="c")
+    axes.set(title="last-layer weight (flow: one turning point, T5)", ylabel="c")
     axes.legend(loc="lower right")
 
 
@@ -111,7 +111,7 @@ def _groups(axes: Axes, data: xr.Dataset) -> None:
     if data.sizes["run"] < 2:
         axes.set_axis_off()
         return
-    peak = 5 + int(np.abs(data["s"][5:, 1]).argmax())
+    peak = 5 + int(np.abs(data["s"].values[5:, 1]).argmax())
     part = data.isel(step=slice(max(0, peak - 45), peak + 30), run=1)
     axes.plot(part["step"], part["loss_plus"], color=POSITIVE, label="group +")
     axes.plot(part["step"], part["loss_minus"], color=NEGATIVE, label="group −")

@@ -19,23 +19,20 @@ def draw(runs: Runs) -> Figure:
     two_layer, lr, network = _require(runs)
     shown = two_layer.isel(step=slice(0, SHOWN_STEPS))
     with style():
-        figure = Figure(figsize=(DOUBLE_COLUMN, 5.6))
-        rows = figure.subplots(3, 2)
+        figure = Figure(figsize=(DOUBLE_COLUMN, 5.4))
+        rows = figure.subplots(3, 3, width_ratios=(1, 1, 0.42))
         _theory_row(rows[0], shown, "flow", "theory: two-layer network, gradient flow", lr)
         _theory_row(rows[1], shown, "descent", "simulation: two-layer network, gradient descent", lr)
         _network_row(rows[2], network)
         for row in rows:
-            row[1].set(ylim=(0, 1), ylabel="share of top eigenvector")
-            for axes in row:
+            row[0].set_ylabel("λ")
+            row[1].set(ylim=(0, 1), ylabel="share")
+            for axes in row[:2]:
                 axes.set_xlabel("step")
                 axes.margins(x=0)
-        rows[0, 1].set_title("share of the top eigenvector")
-        for axes in rows[:, 0]:
-            axes.set_ylabel("λ")
-        rows[0, 0].legend(loc="lower right", ncols=2)
-        rows[0, 1].legend(loc="center right")
-        rows[2, 0].legend(loc="upper left")
-        rows[2, 1].legend(loc="center right")
+            row[2].set_axis_off()
+            row[2].legend(*row[0].get_legend_handles_labels(), loc="center left", borderaxespad=0)
+        rows[0, 1].set_title("layer's share of the top eigenvector")
     return figure
 
 
@@ -74,18 +71,18 @@ def _theory_row(row: np.ndarray, data: xr.Dataset, dynamics: str, title: str, lr
     threshold_line(row[0], 2 / lr, "2/η")
     row[0].set_title(title)
     share = data[f"{dynamics}_first_share"]
-    row[1].plot(steps, share, color=LAYERS[0], label="first layer")
-    row[1].plot(steps, 1 - share, color=LAYERS[2], label="last layer")
+    row[1].plot(steps, share, color=LAYERS[0])
+    row[1].plot(steps, 1 - share, color=LAYERS[2])
 
 
 def _network_row(row: np.ndarray, network: xr.Dataset) -> None:
     measured, blocks = network["measured"], network["block_measured"]
-    row[0].plot(measured, network["sharpness_iterate"], color=TOTAL, linewidth=0.9, label="whole, at iterates")
-    row[0].plot(measured, network["sharpness_midpoint"], color=THEORY, label="whole, at midpoints")
+    row[0].plot(measured, network["sharpness_iterate"], color=TOTAL, linewidth=0.9, label="whole, iterates")
+    row[0].plot(measured, network["sharpness_midpoint"], color=THEORY, label="whole, midpoints")
     names = _layer_names(network)
     for i, (name, colour) in enumerate(zip(names, LAYERS, strict=False)):
         row[0].plot(blocks, network["block_sharpness"][:, i], color=colour, marker="o", markersize=2.5, label=name)
-        row[1].plot(measured, network["layer_share_iterate"][:, i], color=colour, label=name)
+        row[1].plot(measured, network["layer_share_iterate"][:, i], color=colour)
     threshold_line(row[0], 2 / network.attrs["lr"], "2/η")
     row[0].set_title("CIFAR-10 network")
     _mark_crossing(row, network)
@@ -99,5 +96,5 @@ def _layer_names(network: xr.Dataset) -> list[str]:
 def _mark_crossing(row: np.ndarray, network: xr.Dataset) -> None:
     windows = find_windows(network)
     axes: Axes
-    for axes in row if windows is not None else ():
+    for axes in row[:2] if windows is not None else ():
         axes.axvline(windows.crossing, **THRESHOLD)  # type: ignore[union-attr, arg-type]

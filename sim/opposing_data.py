@@ -28,9 +28,11 @@ class Examples:
     group: Tensor
 
 
-def draw_examples(
-    model: Model, count: int, fraction: float, seed: int, device: torch.device, *, chunk: int = 1 << 16
-) -> Iterator[Examples]:
+CHUNK = 1 << 16
+"""Examples held at once. Part of what a seed means: another size would draw other examples."""
+
+
+def draw_examples(model: Model, count: int, fraction: float, seed: int, device: torch.device) -> Iterator[Examples]:
     """Draws examples chunk by chunk; the same seed gives the same examples on every device.
 
     x ~ N(0, Σ); with probability p an example is an outlier, whose opposing feature is ±√(α/p), so that its second
@@ -42,7 +44,6 @@ def draw_examples(
         fraction: p, the fraction of outliers.
         seed: seed of the generator, which runs on the CPU.
         device: where the examples are put.
-        chunk: number of examples held at once.
 
     Raises:
         InputError: count or fraction out of range, or several opposing pairs.
@@ -56,8 +57,8 @@ def draw_examples(
     deviation = torch.tensor(model.covariance).sqrt()
     beta = torch.tensor(model.beta)
     size = math.sqrt(float(model.alpha[0]) / fraction)
-    for begin in range(0, count, chunk):
-        n = min(chunk, count - begin)
+    for begin in range(0, count, CHUNK):
+        n = min(CHUNK, count - begin)
         x = torch.randn(n, beta.numel(), generator=generator, dtype=torch.float64) * deviation
         outlier = torch.rand(n, generator=generator, dtype=torch.float64) < fraction
         sign = torch.where(torch.rand(n, generator=generator, dtype=torch.float64) < 0.5, -1, 1)

@@ -106,6 +106,11 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate") -> R
         config = json.loads((folder / "config.json").read_text())
         environment = json.loads((folder / "environment.json").read_text())
         data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False)
+        if sorted(data.attrs) != environment["attributes"]:
+            raise ValueError("its attributes are not those the run wrote")
+        for array, shape in environment["arrays"].items():
+            if list(data[array].shape) != shape:
+                raise ValueError(f"array {array} has another shape than the run wrote")
     except (OSError, ValueError, KeyError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"run {folder} is damaged ({what}): delete it and run {made_by} again") from None
@@ -142,6 +147,8 @@ def _store(root: Path, name: str, config: dict[str, Any], environment: dict[str,
         data = data.assign_coords({k: v.astype(object) for k, v in data.coords.items() if v.dtype.kind == "U"})
         data.to_zarr(partial / "trajectory.zarr", consolidated=False, zarr_format=3)
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        environment["attributes"] = sorted(data.attrs)
+        environment["arrays"] = {str(k): list(v.shape) for k, v in data.variables.items()}
         (partial / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
         if (root / name).exists():
             os.replace(root / name, old := root / f".{name}-old-{uuid.uuid4().hex}")

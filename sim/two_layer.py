@@ -19,6 +19,9 @@ from theory import InputError, State, drive, gradient_flow, layer_sharpness
 from theory.command_line import require_positive
 from theory.configuration import DescentConfig
 
+SYNCHRONISE_EVERY = 256
+"""Steps between looks at whether the run is still finite; each look waits for the device."""
+
 
 @dataclass(frozen=True)
 class TwoLayerConfig(DescentConfig):
@@ -69,7 +72,7 @@ def run_two_layer(config: TwoLayerConfig, device: torch.device, *, progress: boo
         Data set with dimensions ``step``, ``run`` (population, then one a sample seed) and ``feature``: weights c, b,
         s of every run and of the flow, losses, group losses of the samples, sharpness by layer, and the distances
         descent–flow and sample–population in weight space. Attribute ``diverged_at`` is the first step with a
-        weight that is not finite, −1 if there is none; later steps are cut.
+        loss that is not finite, −1 if there is none; later steps are cut.
     """
     model, start = config.model, config.initial_state
     flow = gradient_flow(model, start, config.lr * np.arange(config.steps + 1))
@@ -88,7 +91,7 @@ def run_two_layer(config: TwoLayerConfig, device: torch.device, *, progress: boo
     diverged_at = -1
     for t in progress_bar(range(config.steps + 1), "two-layer descent", show=progress):
         here = torch.cat([c[:, None], w], 1)
-        if t % 256 == 0 and not torch.isfinite(here).all():
+        if t % SYNCHRONISE_EVERY == 0 and not torch.isfinite(moments.loss(c, w)).all():
             break
         weights.append(here)
         distance_flow.append((here - flow_vectors[t]).norm(dim=1))
@@ -97,7 +100,7 @@ def run_two_layer(config: TwoLayerConfig, device: torch.device, *, progress: boo
         c, w = c - config.lr * d_c, w - config.lr * d_w
 
     path = torch.stack(weights)  # (step, run, 1 + d)
-    finite = torch.isfinite(path).flatten(1).all(1)
+    finite = torch.isfinite(moments.loss(path[..., 0], path[..., 1:])).all(1)
     if not finite.all():
         diverged_at = int((~finite).nonzero()[0])
         path = path[:diverged_at]
