@@ -128,11 +128,13 @@ def _record(
     data["b"] = ("step", "run", "feature"), w[..., :-1].cpu().numpy()
     data["s"] = ("step", "run"), w[..., -1].cpu().numpy()
     data["loss"] = ("step", "run"), moments.loss(c, w).cpu().numpy()
-    hessians = (moments.hessian(c[i], w[i]) for i in range(len(path)))
-    data["sharpness"] = (
-        ("step", "run"),
-        np.stack([torch.linalg.eigvalsh(h)[:, -1].cpu().numpy() for h in hessians]),
-    )
+    sharpness = np.empty(c.shape)
+    sharpness[:, 0] = layer_sharpness(model, population).whole
+    for step in range(len(path) if samples else 0):
+        # A sample's Gram matrix is not diagonal: no secular equation, a dense eigenvalue problem each step.
+        dense = moments.hessian(c[step], w[step])[1:]
+        sharpness[step, 1:] = torch.linalg.eigvalsh(dense)[:, -1].cpu().numpy()
+    data["sharpness"] = ("step", "run"), sharpness
     for group in ("plus", "minus"):
         values = np.full(c.shape, np.nan)
         if samples:

@@ -124,7 +124,7 @@ def _from_archive(content: bytes, where: str) -> dict[str, bytes]:
 
             return read_source(member, where)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{where} is no readable archive ({error}): {MEND}") from None
+        raise InputError(f"{where} is no readable archive ({type(error).__name__}): {MEND}") from None
 
 
 def _from_network() -> dict[str, bytes]:

@@ -1,0 +1,129 @@
+"""Every claim holds on evidence made to hold it, and fails where what it claims is taken away."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from cases import planted
+
+from sim import run_two_layer
+from validate.claims import CLAIMS, Evidence, NetworkEvidence, judge
+from validate.main_job import TWO_LAYER_RUNS
+from validate.windows import find_windows
+
+STEPS, CROSSING, LR = 420, 200, 0.05
+
+
+def _network(seed: int, *, edge: bool) -> xr.Dataset:
+    """A run as the claims expect it: from the crossing on, a planted pair swings and half of the examples go up."""
+    rng = np.random.default_rng(seed)
+    measured = np.arange(0, STEPS, 10)
+    n = 1000
+    losses = 2.3 - 0.004 * np.arange(STEPS)[:, None] + 1e-4 * rng.normal(size=(STEPS, n)).cumsum(0)
+    if edge:
+        swing = planted(seed, n=n, steps=STEPS - CROSSING, size=20, noise=0.3) - 2
+        losses[CROSSING:] += swing
+    sharpness = np.minimum(measured * (40 / CROSSING), 40.5) if edge else 2 + measured * 0.02
+    lr = LR if edge else LR / 10
+    drift = np.clip((measured - 100) / 300, 0, 1) * (0.3 if edge else -0.1)
+    share = np.stack([0.5 + drift, 0.2 + 0 * drift, 0.3 - drift], 1)
+    data = xr.Dataset(coords={"measured": measured, "step": np.arange(STEPS)}, attrs={"lr": lr, "diverged_at": -1})
+    data["loss"] = ("step", "example"), losses
+    data["label"] = "example", rng.integers(0, 10, n).astype(np.uint8)
+    data["sharpness_iterate"] = data["sharpness_midpoint"] = "measured", sharpness
+    data["layer_share_iterate"] = ("measured", "layer"), share
+    return data
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    networks = []
+    for seed in range(3):
+        run = _network(seed, edge=True)
+        networks.append(NetworkEvidence(seed, run, _network(seed, edge=False), find_windows(run)))
+    two_layer = {
+        name: (config, run_two_layer(config, torch.device("cpu"), progress=False))
+        for name, config in TWO_LAYER_RUNS.items()
+    }
+    return Evidence(networks, two_layer)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.name)
+def test_each_claim_holds_on_evidence_made_for_it(claim, evidence: Evidence) -> None:
+    verdict = judge(claim, evidence)
+    assert verdict.holds, (verdict.reason, verdict.values, verdict.control_values)
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if c.name[0] == "C" and c.name != "C1a"], ids=lambda c: c.name)
+def test_each_claim_fails_on_a_run_without_the_edge(claim, evidence: Evidence) -> None:
+    """The control in the run's place, with the windows kept."""
+    swapped = [dataclasses.replace(e, run=e.control) for e in evidence.networks]
+    verdict = judge(claim, dataclasses.replace(evidence, networks=swapped))
+    assert not verdict.holds
+    assert verdict.reason
+
+
+def test_sharpening_fails_when_the_sharpness_wanders(evidence: Evidence) -> None:
+    claim = next(c for c in CLAIMS if c.name == "C1a")
+    runs = []
+    for e in evidence.networks:
+        run = e.run.copy(deep=True)
+        run["sharpness_iterate"].values[:] = np.random.default_rng(e.seed).permutation(run["sharpness_iterate"].values)
+        runs.append(dataclasses.replace(e, run=run))
+    assert not judge(claim, dataclasses.replace(evidence, networks=runs)).holds
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if c.name[0] == "C"], ids=lambda c: c.name)
+def test_a_run_that_never_crosses_is_undefined_not_a_success(claim, evidence: Evidence) -> None:
+    without = [dataclasses.replace(e, windows=None) for e in evidence.networks]
+    verdict = judge(claim, dataclasses.replace(evidence, networks=without))
+    assert not verdict.holds
+    assert "not defined" in verdict.reason
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.name)
+def test_a_control_that_does_not_fail_is_a_defect(claim, evidence: Evidence) -> None:
+    same = dataclasses.replace(claim, measure_control=claim.measure)
+    verdict = judge(same, evidence)
+    assert not verdict.holds
+    assert verdict.reason == "the control does not fail"
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "factor"),
+    [("T1", "c", 1.001), ("T6", "flow_sharpness", 1.001), ("T7", "s", 1.001), ("T8", "sharpness", 1.2)],
+)
+def test_each_statement_fails_on_a_wrong_simulation(
+    evidence: Evidence, name: str, variable: str, factor: float
+) -> None:
+    config, data = evidence.two_layer["default"]
+    wrong = data.copy(deep=True)
+    wrong[variable].values[-800:] *= factor
+    if name in ("T1", "T7"):
+        wrong[variable].values[20] *= factor
+    changed = {**evidence.two_layer, "default": (config, wrong)}
+    claim = next(c for c in CLAIMS if c.name == name)
+    assert not judge(claim, dataclasses.replace(evidence, two_layer=changed)).holds
+
+
+def test_the_amplitude_fails_off_the_edge(evidence: Evidence) -> None:
+    config, data = evidence.two_layer["edge"]
+    wrong = data.copy(deep=True)
+    wrong["s"].values[:] *= 1.02
+    claim = next(c for c in CLAIMS if c.name == "T9")
+    changed = {**evidence.two_layer, "edge": (config, wrong)}
+    assert not judge(claim, dataclasses.replace(evidence, two_layer=changed)).holds
+
+
+def test_names_are_unique_and_every_claim_says_all_it_must() -> None:
+    names = [c.name for c in CLAIMS]
+    assert len(set(names)) == len(names)
+    for claim in CLAIMS:
+        assert claim.statement
+        assert claim.statistic
+        assert claim.control
+        assert claim.bound.low is not None or claim.bound.high is not None

@@ -1,0 +1,103 @@
+"""Planted pairs are found; windows and intervals are what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from cases import planted
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from validate.claims.base import Bound, mean_interval
+from validate.claims.c03_period_two import alternation
+from validate.claims.c04_opposite_phase import phase_correlation, swing
+from validate.opposing_groups import (
+    group_gap,
+    overlap,
+    random_pair_like,
+    random_pair_of_same_labels,
+    singular_pairs,
+    top_change_pair,
+)
+from validate.windows import find_windows
+
+
+@given(st.integers(0, 10**6))
+def test_a_planted_pair_is_found_by_both_rules(seed: int) -> None:
+    losses = planted(seed)
+    _, top = top_change_pair(losses, size=10)
+    for pair in (singular_pairs(losses, count=1, size=10)[0], top):
+        sides = [set(pair.positive.tolist()), set(pair.negative.tolist())]
+        assert sorted(map(sorted, sides)) == [list(range(10)), list(range(10, 20))]
+    assert overlap(singular_pairs(losses, count=1, size=10)[0], top) == 1.0
+
+
+def test_the_pairs_numbers_are_those_of_the_singular_vectors() -> None:
+    losses = planted(0)
+    pair = singular_pairs(losses, count=1, size=10)[0]
+    assert pair.energy > 0.5
+    held_out = planted(1)
+    assert phase_correlation(held_out, pair) < -0.95
+    assert alternation(group_gap(held_out, pair)) > 0.95
+    quiet = random_pair_like(pair, 1000, np.random.default_rng(0))
+    assert swing(held_out, pair) > 5 * swing(held_out, quiet)
+
+
+def test_without_a_planted_pair_nothing_opposes() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(size=(60, 200)), rng.normal(size=(60, 200))
+    pair = singular_pairs(first, count=1, size=10)[0]
+    # Chosen on one half and judged on the other, noise does not pass for opposition.
+    assert abs(phase_correlation(second, pair)) < 0.4
+    assert phase_correlation(first, pair) < -0.4
+
+
+def test_random_groups_keep_size_and_labels() -> None:
+    losses = planted(0)
+    labels = np.random.default_rng(0).integers(0, 10, 1000)
+    pair = singular_pairs(losses, count=1, size=10)[0]
+    same = random_pair_of_same_labels(pair, labels, np.random.default_rng(1))
+    assert labels[same.positive].tolist() == labels[pair.positive].tolist()
+    like = random_pair_like(pair, 1000, np.random.default_rng(1))
+    assert len(set(like.positive) | set(like.negative)) == 20
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
+def test_the_interval_is_scipys(values: list[float]) -> None:
+    assume(np.std(values) > 1e-6)
+    low, high = stats.t.interval(0.90, len(values) - 1, np.mean(values), stats.sem(values))
+    assert mean_interval(values) == pytest.approx((low, high))
+
+
+def test_intervals_of_undefined_values_are_undefined() -> None:
+    assert np.isnan(mean_interval([])).all()
+    assert np.isnan(mean_interval([1.0, float("nan")])).all()
+
+
+@given(st.floats(-10, 10), st.floats(0, 5), st.floats(-10, 10), st.floats(0, 5))
+def test_a_bound_cannot_both_hold_and_fail(low: float, width: float, begin: float, length: float) -> None:
+    interval = (begin, begin + length)
+    for bound in (Bound(low, low + width), Bound(low=low), Bound(high=low)):
+        assert not (bound.holds_for(interval) and bound.fails_for(interval))
+        if bound.holds_for(interval):
+            assert bound.holds_for((begin, begin))
+
+
+def _run(crossing: int | None, steps: int) -> xr.Dataset:
+    measured = np.arange(0, steps, 10)
+    sharpness = np.where(measured >= (crossing if crossing is not None else steps), 45.0, 10.0)
+    data = xr.Dataset({"sharpness_iterate": ("measured", sharpness)}, coords={"measured": measured}, attrs={"lr": 0.05})
+    return data.assign_coords(step=np.arange(steps))
+
+
+def test_windows_share_no_step_and_need_room() -> None:
+    windows = find_windows(_run(200, 420))
+    assert windows is not None
+    assert windows.crossing == 200
+    assert windows.before.stop <= windows.crossing == windows.select.start
+    assert windows.select.stop == windows.evaluate.start
+    assert (windows.edge.start, windows.edge.stop) == (windows.select.start, windows.evaluate.stop)
+    for run in (_run(None, 420), _run(120, 420), _run(300, 420)):
+        assert find_windows(run) is None
