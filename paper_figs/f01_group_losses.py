@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.runs import Runs
-from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THRESHOLD, TOTAL, style
+from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, SINGLE_COLUMN, THRESHOLD, TOTAL, style
 from validate.cifar10 import CLASSES, Images
 from validate.claims.c04_opposite_phase import phase_correlation
 from validate.opposing_groups import OpposingPair, singular_pairs
@@ -17,12 +17,15 @@ from validate.windows import Windows, find_windows
 PAIRS = 2
 SHOWN_IMAGES = 12
 ZOOM_STEPS = 40
+NO_GROUPS = "The run never crosses 2/η with enough steps before and after: there are no groups to show."
 
 
 def draw(runs: Runs) -> Figure:
     """One row a pair: the groups' losses over training, the same enlarged, and the groups' images."""
     run, images = _require(runs)
-    pairs, windows = _pairs(run)
+    if (windows := find_windows(run)) is None:
+        return _without_groups(run)
+    pairs = _pairs(run, windows)
     with style():
         figure = Figure(figsize=(DOUBLE_COLUMN, 2.15 * len(pairs)))
         grid = figure.subplots(len(pairs), 3, squeeze=False, width_ratios=(1.2, 1.0, 1.25))
@@ -51,7 +54,9 @@ def draw(runs: Runs) -> Figure:
 def caption(runs: Runs) -> str:
     """What is drawn, with the measured correlation of the two groups."""
     run, images = _require(runs)
-    pairs, windows = _pairs(run)
+    if (windows := find_windows(run)) is None:
+        return f"Loss of all examples. {NO_GROUPS}"
+    pairs = _pairs(run, windows)
     held_out = run["loss"].values[windows.evaluate]
     parts = [
         f"pair {i + 1}: {_describe(pair.positive, images)} against {_describe(pair.negative, images)}, "
@@ -72,11 +77,17 @@ def _require(runs: Runs) -> tuple[xr.Dataset, Images]:
     return runs.network, runs.images
 
 
-def _pairs(run: xr.Dataset) -> tuple[list[OpposingPair], Windows]:
-    windows = find_windows(run)
-    if windows is None:
-        raise ValueError("the run never crosses 2/η with enough steps before and after: there are no groups to draw")
-    return singular_pairs(run["loss"].values[windows.select], count=PAIRS), windows
+def _pairs(run: xr.Dataset, windows: Windows) -> list[OpposingPair]:
+    return singular_pairs(run["loss"].values[windows.select], count=PAIRS)
+
+
+def _without_groups(run: xr.Dataset) -> Figure:
+    with style():
+        figure = Figure(figsize=(SINGLE_COLUMN, 2.2))
+        axes = figure.subplots()
+        axes.plot(run["step"], run["loss"].values.mean(1), color=TOTAL)
+        axes.set(xlabel="step", ylabel="cross-entropy (nats)", title="all examples; never crosses 2/η: no groups")
+    return figure
 
 
 def _losses(axes: Axes, run: xr.Dataset, pair: OpposingPair, window: slice) -> None:

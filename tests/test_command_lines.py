@@ -1,0 +1,76 @@
+"""Bad input is one line that names the value and the mend, exit status 2; each package explains itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from theory.command_line import InputError, main
+
+
+def call(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize("package", ["theory", "sim", "validate", "paper_figs"])
+def test_each_package_explains_itself(package: str, tmp_path: Path) -> None:
+    done = call(package, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"python -m {package}" in done.stdout
+    assert "subcommands" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("validate", "--preset", "fast"), ("--preset is fast", "quick")),
+        (("validate", "--lr", "-0.05"), ("--lr is -0.05", "above 0")),
+        (("validate", "--lr", "five"), ("--lr", "five")),
+        (("validate", "--device", "cuda:99"), ("--device is cuda:99", "cpu")),
+        (("validate", "--seeds", "1", "1"), ("--seeds is (1, 1)", "different")),
+        (("validate", "--runs", "FILE/runs"), ("FILE/runs", "cannot be written")),
+        (("validate", "--nonsense"), ("--nonsense",)),
+        (("validate", "data", "fetch", "--source", "nowhere"), ("nowhere", "cannot be read")),
+        (("sim", "two-layer", "--fraction", "2"), ("--fraction is 2.0", "at most 1")),
+        (("theory", "predict", "--alpha", "-1"), ("--alpha is -1.0", "above 0")),
+        (("theory", "derive", "T99"), ("no statement T99", "T7")),
+        (("paper_figs", "F99"), ("no figure F99", "F8")),
+        (("paper_figs", "F8"), ("there is no run", "python -m validate")),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(words: tuple[str, ...], names: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "FILE").write_text("")
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.strip()
+    assert "\n" not in line
+    assert "Traceback" not in line
+    for name in names:
+        assert name in line
+    left = {p.name for p in tmp_path.iterdir()} - {"FILE", "data", "runs", "report"}
+    assert left == set()
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "FILE"]
+
+
+def test_an_interrupt_ends_with_a_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        main({"go": interrupted}, prog="python -m it", description="it", args=["go"])
+    assert stop.value.code == 130
+    assert "goes on from the runs that are finished" in capsys.readouterr().err
+
+
+def test_a_commands_status_is_the_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuses() -> int:
+        raise InputError("--x is 1: give 2")
+
+    for command, status in ((lambda: 1, 1), (lambda: None, 0), (refuses, 2)):
+        with pytest.raises(SystemExit) as stop:
+            main({"go": command}, prog="python -m it", description="it", args=["go"])
+        assert stop.value.code == status
+    assert "--x is 1: give 2" in capsys.readouterr().err

@@ -1,0 +1,65 @@
+"""The main job from end to end, on a network too small and a run too short for its claims to hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from theory import InputError
+from validate import main_job
+from validate.main_job import MainJobConfig, Preset
+from validate.network_run import NetworkConfig
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NetworkConfig(hidden=(8,), steps=30, blocks_every=10)
+    monkeypatch.setitem(main_job.PRESETS, "tiny", Preset(network, seeds=(0,)))
+
+
+def _config(folder: Path, **changes: object) -> MainJobConfig:
+    return MainJobConfig(preset="tiny", device="cpu", runs=folder / "runs", report=folder / "report", **changes)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_main_job_reports_what_holds_and_what_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main_job.main_job(_config(tmp_path)) == 1
+    printed = capsys.readouterr().out
+    assert "2/η" in printed
+    assert "FAILS: the statistic is not defined for every seed" in printed
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    holds = {c["claim"]: c["holds"] for c in report["claims"]}
+    assert all(value == (name[0] == "T") for name, value in holds.items())
+    assert not report["every_claim_holds"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    for outside in ("http://", "https://", "<script", 'src="/', "$"):
+        assert outside not in page
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
+        "mlp-lr0.005-seed0",
+        "mlp-lr0.05-seed0",
+        "two-layer-default",
+        "two-layer-edge",
+    ]
+    _runs_again_without_training(tmp_path)
+
+
+def _runs_again_without_training(folder: Path) -> None:
+    before = (folder / "report" / "report.json").read_bytes()
+    config = folder / "runs" / "mlp-lr0.05-seed0" / "config.json"
+    stamp = config.stat().st_mtime_ns
+    assert main_job.main_job(_config(folder)) == 1
+    assert config.stat().st_mtime_ns == stamp
+    assert (folder / "report" / "report.json").read_bytes() == before
+    config.write_text(config.read_text().replace('"steps": 30', '"steps": 31'))
+    with pytest.raises(InputError, match="another configuration"):
+        main_job.main_job(_config(folder))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_labels_are_escaped_on_the_page() -> None:
+    from validate.report import _text
+
+    assert _text('<b>&"x"') == "&lt;b&gt;&amp;&quot;x&quot;"
