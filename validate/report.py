@@ -19,6 +19,7 @@ from theory import Predictions
 from theory.predictions import table as prediction_table
 from validate.cifar10 import CLASSES, Images
 from validate.claims import Evidence, NetworkEvidence, Verdict
+from validate.claims.c04_opposite_phase import same_label_phase
 from validate.opposing_groups import OpposingPair, overlap, singular_pairs, top_change_pair
 
 PAGE = Path(__file__).parent / "report_page.html"
@@ -110,6 +111,7 @@ def _groups_of_seed(evidence: NetworkEvidence, images: Images) -> dict[str, Any]
         "singular_pairs": [_pair_json(pair, images) for pair in pairs],
         "top_20_rule": {"step": window.start + step, **_pair_json(top, images)},
         "overlap_of_rules": overlap(pairs[0], top),
+        "same_label_phase": same_label_phase(evidence, evidence.windows),
     }
 
 

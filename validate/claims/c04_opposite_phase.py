@@ -52,6 +52,13 @@ def _random_phase(evidence: NetworkEvidence, windows: Windows) -> float:
     return float(np.median(_over_random(evidence, windows, lambda p, r: random_pair_like(p, n, r), phase_correlation)))
 
 
+def same_label_phase(evidence: NetworkEvidence, windows: Windows) -> float:
+    """Median phase correlation of random groups with the pair's labels: near −1 where whole classes swing."""
+    labels = evidence.run["label"].values
+    drawn = _over_random(evidence, windows, lambda p, r: random_pair_of_same_labels(p, labels, r), phase_correlation)
+    return float(np.median(drawn))
+
+
 def _same_label_swings(evidence: NetworkEvidence, windows: Windows) -> np.ndarray:
     labels = evidence.run["label"].values
     return _over_random(evidence, windows, lambda p, r: random_pair_of_same_labels(p, labels, r), swing)
