@@ -209,8 +209,8 @@ def edge_stability(g: npt.ArrayLike, m: npt.ArrayLike = 0.0) -> EdgeStability:
 def effective_damping(model: Model, state: State, lr: float, omega: npt.ArrayLike | None = None) -> Array:
     """Damping m_eff(ω) of an oscillation of angular frequency ω while b responds to it (T16).
 
-    A step changes δb_i by −ρ_i δb_i + ησ_i(β_i − 2c*b_i) δc with ρ_i = ηc*²σ_i = 2σ_i/α. Eliminating b from the Jacobian
-    gives
+    A step changes δb_i by −ρ_i δb_i + ησ_i(β_i − 2c*b_i) δc, with ρ_i = ηc*²σ_i = 2σ_i/α. Eliminating b from the
+    Jacobian gives
 
         m_eff(ω) = η bᵀΣb − Re Σ_i (ησ_i(β_i − 2c*b_i))² / (exp(iω) − 1 + ρ_i).
 
