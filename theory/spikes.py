@@ -21,7 +21,7 @@ from theory.symbolic import Array
 Flags = npt.NDArray[np.bool_]
 
 FIRST, SECOND = 7 / 6, 157 / 576
-"""w_peak = W exp(FIRST √W + SECOND W), to second order in ε for W ≫ g, averaged over where the steps fall on the peak."""
+"""w_peak = W exp(FIRST √W + SECOND W), to second order in ε for W ≫ g, mean over where the steps fall on the peak."""
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 
@@ -140,7 +140,8 @@ def lambert_height(energy: npt.ArrayLike, g: npt.ArrayLike) -> Array:
 
 def corrected_height(leading: Array, first: float, second: float) -> Array:
     """Lambert's height with the discrete correction, W exp(first √W + second W)."""
-    return np.asarray(leading * np.exp(first * np.sqrt(leading) + second * leading))
+    with np.errstate(over="ignore"):  # far outside the domain the height is infinite
+        return np.asarray(leading * np.exp(first * np.sqrt(leading) + second * leading))
 
 
 def error_bound(height: Array, m: npt.ArrayLike = 0.0) -> Array:
