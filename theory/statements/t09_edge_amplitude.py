@@ -205,13 +205,13 @@ STATEMENT = Statement(
     name="T9",
     title="oscillation amplitude at the edge of stability",
     hypotheses=(
-        "Any Σ, D > 0, c > 0, αc² the top eigenvalue, other pairs idle. Slow: |Δ² ln D| < 0.006 g and "
-        "|e − e_slow| < 0.006 √(g/2) over one period 2π/√(2g), with e = ηαc² − 2, e_slow = √(D'/D) − 1 and g = 4ηD/c*."
+        "Any Σ, D > 0, c > 0, αc² the top eigenvalue, other pairs idle. Slow: |Δ² ln D| < 0.006 g and |e − e_slow| < "
+        "0.006 √(g/2) over one period 2π/√(2g), with e = ηαc² − 2, e_slow = √(D'/D) − 1 and g = 4ηD/c*."
     ),
     claim=(
-        "The rest state of the oscillation is c² = 2/(ηα), s² = D/(αc), with s of alternating sign; it is the central "
-        "flow's σ² = 2⟨−∇L, ∇S⟩/‖∇S‖², S = αc², exactly. While D changes slowly, e = √(D'/D) − 1 and "
-        "s² = (D/(αc)) (1 − Δ² ln D/(2g)); under the hypotheses s² = D/(αc) to 1 %."
+        "The rest state of the oscillation is c² = 2/(ηα), s² = D/(αc), with s of alternating sign; it is the "
+        "central flow's σ² = 2⟨−∇L, ∇S⟩/‖∇S‖², S = αc², exactly. While D changes slowly, e = √(D'/D) − 1 and s² = "
+        "(D/(αc)) (1 − Δ² ln D/(2g)); under the hypotheses s² = D/(αc) to 1 %."
     ),
     status=Status.CHECKED,
     source="the setting's notes; correction and hypotheses derived here; central flow: Cohen et al., arXiv 2410.24206",
@@ -220,10 +220,10 @@ STATEMENT = Statement(
     check=check,
     remarks=(
         "The rest state, the central flow's equality and the exact moving solution are proved; the correction is the "
-        "first term of an expansion, and the 1 % is seen, not proved. As first written: 'slow' had no size, and s² was "
-        "said to agree to 0.1 % over 3,000 steps. |e| < 0.01 does not do for 1 %: an oscillation of e of size E moves "
-        "ln s² by E√(2/g), so at g = 0.001 a size of 0.001 costs 4.5 %. The law fails at the very end of training, "
-        "once g has shrunk until √(2g) < |Δ ln D|. Whether the state is reached is T16's question. Without "
+        "first term of an expansion, and the 1 % is seen, not proved. As first written: 'slow' had no size, and s² "
+        "was said to agree to 0.1 % over 3,000 steps. |e| < 0.01 does not do for 1 %: an oscillation of e of size E "
+        "moves ln s² by E√(2/g), so at g = 0.001 a size of 0.001 costs 4.5 %. The law fails at the very end of "
+        "training, once g has shrunk until √(2g) < |Δ ln D|. Whether the state is reached is T16's question. Without "
         "noise s may underflow to 0 on the way, after which c rises unchecked."
     ),
 )

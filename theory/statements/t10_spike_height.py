@@ -16,6 +16,10 @@ from theory.symbolic import COORDINATE_LOSS, Array, c, curvature, target, w
 # l = ln w is a coordinate of its own; height stands for w = exp l in the expansions.
 l, e, q, m, small = sp.symbols("l e q m epsilon", real=True)
 g, height, alpha, lr = sp.symbols("g w alpha eta", positive=True)
+NEXT_Q = q * (1 - height / 4) + g / 4 - m * (q - 1)
+NEXT_HEIGHT = (2 * q**2 - 1) ** 2 * height
+"""Map (1) of `theory.edge`."""
+
 _ORDERS = {e: small * e, height: small**2 * height, g: small**2 * g, m: small**2 * m}
 
 
@@ -36,12 +40,12 @@ def _reduction() -> Sequence[Step]:
             "With b fixed the drive is D − κ(c − c*), κ = bᵀΣb. In units of c* = √(2/(ηα)), descent on c is "
             "q' = q(1 − w/4) + g/4 − m(q − 1) …",
             next_c / threshold,
-            _next_q().subs(units),
+            NEXT_Q.subs(units),
         ),
         Step(
             "… and on s it is w' = (2q² − 1)² w: one number g, or two, stand for α, η, D, κ.",
             4 * lr * alpha * next_s**2,
-            _next_height().subs(units),
+            NEXT_HEIGHT.subs(units),
         ),
     )
 
@@ -146,7 +150,7 @@ def modified_field(terms: int) -> list[sp.Expr]:
         terms: 1 for the first correction, 2 for the second too.
     """
     there = sp.sqrt(1 + e / 2)
-    step = _next_q().subs(q, there) - there
+    step = NEXT_Q.subs(q, there) - there
     # Of e = 2q² − 2 the increment is 4q dq + 2dq².
     field = [order_up_to(2 * sp.log(1 + e), 4), order_up_to(4 * there * step + 2 * step**2, 5)]
     once = [along(f, field) for f in field]
@@ -172,14 +176,6 @@ def order_up_to(x: sp.Expr, n: int) -> sp.Expr:
     """The parts of order up to εⁿ."""
     scaled = sp.expand(x).subs(_ORDERS, simultaneous=True)
     return sp.expand(sp.series(scaled, small, 0, n + 1).removeO()).subs(small, 1)
-
-
-def _next_q() -> sp.Expr:
-    return q * (1 - height / 4) + g / 4 - m * (q - 1)
-
-
-def _next_height() -> sp.Expr:
-    return (2 * q**2 - 1) ** 2 * height
 
 
 def _d(x: sp.Expr, i: int) -> sp.Expr:
@@ -253,13 +249,13 @@ STATEMENT = Statement(
     name="T10",
     title="height of a spike",
     hypotheses=(
-        "b fixed over the spike, c > 0, one pair oscillating. With e = ηαc² − 2, w = 4ηαs², g = 4ηD(c*)/c*, m = η bᵀΣb: "
-        "a start of w₀ ≤ 0.135 g and |e₀| ≤ 0.2, and a height that comes out with 4g ≤ w ≤ 0.6 and m ≤ 0.2 √w."
+        "b fixed over the spike, c > 0, one pair oscillating. With e = ηαc² − 2, w = 4ηαs², g = 4ηD(c*)/c* and m = η "
+        "bᵀΣb: a start of w₀ ≤ 0.135 g and |e₀| ≤ 0.2, and a resulting height with 4g ≤ w ≤ 0.6 and m ≤ 0.2 √w."
     ),
     claim=(
-        "With D held (m = 0), w_peak = W exp((7/6)√W + (157/576)W), W = −g W₋₁(−exp(−H/g)/g), H = φ(e₀) + w₀ "
-        "− g ln w₀ + (w₀ − g)e₀, φ(e) = 8∫₁^q ln(2t² − 1)dt, q² = 1 + e/2: to within a share w_peak/6 + 0.01. With D falling as c "
-        "rises W solves one scalar equation instead, to within w_peak/6 + 0.01 + 2m²/w_peak."
+        "With D held (m = 0), w_peak = W exp((7/6)√W + (157/576)W), W = −g W₋₁(−exp(−H/g)/g), H = φ(e₀) + w₀ − g ln "
+        "w₀ + (w₀ − g)e₀, φ(e) = 8∫₁^q ln(2t² − 1)dt, q² = 1 + e/2: to within a share w_peak/6 + 0.01. With D "
+        "falling as c rises W solves one scalar equation instead, to within w_peak/6 + 0.01 + 2m²/w_peak."
     ),
     status=Status.CHECKED,
     source="the setting's notes at leading order; corrections derived here",
@@ -267,12 +263,13 @@ STATEMENT = Statement(
     derivation=derivation,
     check=check,
     remarks=(
-        "As first written: H = e² + w − g ln w nearly conserved, peak by Lambert's W. H is conserved at leading order "
-        "only; each spike adds (7/4)g ∮ e dl to it, and the peak lies a factor exp((7/6)√W + …) above: 1.30 "
-        "at W = 0.046, 1.78 at W = 0.2. The exponential rather than its series is a choice that agrees with it to second "
-        "order; terms of relative order √w g/W are left out. The error left at m = 0 is nearly all the phase of the "
-        "steps. With D falling as c rises as in training (m near 7g/4) the formula for D held is too high, threefold "
-        "at peaks of 0.1 to 0.6. The passage's factor exp((2 − 2 ln 2)m/√W), the damped equation and the error bounds "
-        "are seen, not proved. Heights above 0.6 lose accuracy fast (14 % at 1, 30 % at 2.5)."
+        "As first written: H = e² + w − g ln w nearly conserved, peak by Lambert's W. H is conserved at leading "
+        "order only; each spike adds (7/4)g ∮ e dl to it, and the peak lies a factor exp((7/6)√W + …) above: 1.30 at "
+        "W = 0.046, 1.78 at W = 0.2. The exponential rather than its series is a choice that agrees with it to "
+        "second order; terms of relative order √w g/W are left out. The error left at m = 0 is nearly all the phase "
+        "of the steps. With D falling as c rises as in training (m near 7g/4) the formula for D held is too high, "
+        "threefold in the rms at peaks of 0.1 to 0.6. The passage's factor exp((2 − 2 ln 2)m/√W), the damped "
+        "equation and the error bounds are seen, not proved. Heights above 0.6 lose accuracy fast (14 % at 1, 30 % "
+        "at 2.5)."
     ),
 )
