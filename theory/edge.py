@@ -182,8 +182,8 @@ def edge_stability(g: npt.ArrayLike, m: npt.ArrayLike = 0.0) -> EdgeStability:
     (True, False)
     """
     g, m = (np.asarray(x, dtype=np.float64) for x in np.broadcast_arrays(g, m))
-    _require_all("g", g, g > 0, "a finite drive above 0")
-    _require_all("m", m, np.isfinite(m), "finite numbers")
+    require_all("g", g, g > 0, "a finite drive above 0")
+    require_all("m", m, np.isfinite(m), "finite numbers")
     half = np.asarray(1 - (g / 4 + m) / 2)
     # disc = (tr/2)² − det = ((g/4 + m)² − 8g)/4
     disc = ((g / 4 + m) ** 2 - 8 * g) / 4
@@ -227,7 +227,7 @@ def effective_damping(model: Model, state: State, lr: float, omega: npt.ArrayLik
     """
     units, threshold = edge_units(model, state, lr), _threshold(model, lr)
     if omega is None:
-        _require_all("the drive D at c*", units.drive, units.drive > 0, "a state whose drive is above 0, or omega")
+        require_all("the drive D at c*", units.drive, units.drive > 0, "a state whose drive is above 0, or omega")
         omega = np.sqrt(2 * units.drive)
     phase = np.exp(1j * np.asarray(omega, dtype=np.float64))[..., None]
     rho = lr * threshold**2 * model.covariance
@@ -257,9 +257,9 @@ def spikes_between(g: npt.ArrayLike, m: npt.ArrayLike, first: npt.ArrayLike, las
         InputError: g is not positive, or a peak is not above g.
     """
     g, m, first, last = (np.asarray(x, dtype=np.float64) for x in np.broadcast_arrays(g, m, first, last))
-    _require_all("g", g, g > 0, "a finite drive above 0")
+    require_all("g", g, g > 0, "a finite drive above 0")
     for name, peak in (("first", first), ("last", last)):
-        _require_all(name, peak, peak > g, "a finite peak height above g")
+        require_all(name, peak, peak > g, "a finite peak height above g")
     # v = 1 + exp(u) makes the integrand smooth from small oscillations to large spikes; dĤ = (v − 1)/v dv.
     u0, u1 = np.log(first / g - 1)[..., None], np.log(last / g - 1)[..., None]
     excess = np.exp((u0 + u1) / 2 + (u1 - u0) / 2 * _NODES)
@@ -301,7 +301,8 @@ def _log_drive(model: Model, state: State, lr: float) -> tuple[Array, Array]:
     return np.log(values), 4 * lr * values / _threshold(model, lr)
 
 
-def _require_all(name: str, values: Array, good: Flags, mend: str) -> None:
+def require_all(name: str, values: Array, good: Flags, mend: str) -> None:
+    """Refuses an array with an entry that is not finite or not good, naming the first one and the mend."""
     good = good & np.isfinite(values)
     if not good.all():
         raise InputError(f"{name} is {values[~good].ravel()[0]}: give {mend}")

@@ -13,12 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import lambertw
 
-from theory.command_line import InputError
-from theory.edge import edge_units
+from theory.edge import Flags, edge_units, require_all
 from theory.model import Model, State
 from theory.symbolic import Array
-
-Flags = npt.NDArray[np.bool_]
 
 FIRST, SECOND = 7 / 6, 157 / 576
 """w_peak = W exp(FIRST √W + SECOND W), to second order in ε for W ≫ g, mean over where the steps fall on the peak."""
@@ -71,10 +68,10 @@ def spike_height(
     """
     inputs = np.broadcast_arrays(g, start_height, start_excess, m)
     g, w0, e0, m = (np.asarray(x, dtype=np.float64) for x in inputs)
-    _require_all("g", g, g > 0, "a finite drive above 0")
-    _require_all("start_height", w0, w0 > 0, "a finite start w above 0: a spike grows from something")
-    _require_all("start_excess", e0, e0 > -1, "a finite e above −1")
-    _require_all("m", m, m >= 0, "a finite damping of at least 0")
+    require_all("g", g, g > 0, "a finite drive above 0")
+    require_all("start_height", w0, w0 > 0, "a finite start w above 0: a spike grows from something")
+    require_all("start_excess", e0, e0 > -1, "a finite e above −1")
+    require_all("m", m, m >= 0, "a finite damping of at least 0")
     start = w0 - g * np.log(w0)
     leading = lambert_height(e0**2 + start, g)
     frozen = corrected_height(lambert_height(approach_energy(e0) + start + (w0 - g) * e0, g), FIRST, SECOND)
@@ -219,9 +216,3 @@ def within_domain(height: Array, g: Array, start_height: Array, start_excess: Ar
     m = np.asarray(m, dtype=np.float64)
     tall = (height >= 4 * g) & (height <= 0.6) & (m <= 0.2 * np.sqrt(height))
     return np.asarray(tall & (start_height <= g * np.exp(-2)) & (np.abs(start_excess) <= 0.2))
-
-
-def _require_all(name: str, values: Array, good: Flags, mend: str) -> None:
-    good = good & np.isfinite(values)
-    if not good.all():
-        raise InputError(f"{name} is {values[~good].ravel()[0]}: give {mend}")

@@ -91,7 +91,7 @@ def test_the_invariant_gains_two_g_times_the_area_an_orbit() -> None:
         h = h + e**3 + (w - g) * e
         ends = [h[k] + s * (h[k + 1] - h[k]) for k, s in zip((i, j), share, strict=True)]
         measured.append((ends[1] - ends[0]) / (2 * g * area))
-    assert measured[-1] == pytest.approx(1, abs=0.02)
+    assert measured[-1] == pytest.approx(1, abs=0.01)
     assert abs(measured[-1] - 1) < abs(measured[0] - 1) + 0.01
 
 

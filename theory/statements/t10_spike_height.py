@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
-from theory.edge import edge_units
+from theory.edge import Flags, edge_units
 from theory.model import Model, State
-from theory.spikes import FIRST, SECOND, Flags, spike_height
+from theory.spikes import FIRST, SECOND, spike_height
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import COORDINATE_LOSS, Array, c, curvature, target, w
 
