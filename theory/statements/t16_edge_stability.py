@@ -153,14 +153,14 @@ def _check_response() -> Check:
         eigenvalues = np.linalg.eigvals(mirrored)
         found = eigenvalues[np.argmin(np.abs(eigenvalues - np.exp(1j * omega)))]
         rate = np.log(np.abs(found))
-        # To first order in g the border itself is not sharp: 1 state of 307 is missorted if rates down to 0.001 ω count.
+        # To first order in g the border itself is not sharp: with rates down to 0.001 ω, 1 of 307 is missorted.
         if not 1e-5 < units.drive < 0.1 or abs(found.imag) < 0.2 * omega or abs(rate) < 3e-3 * omega:
             continue
         cases += 1
         wrong += bool((effective_damping(model, rest, lr_) > 7 * units.drive / 4) != (rate < 0))
         wrong_fixed += bool((units.damping > 7 * units.drive / 4) != (rate < 0))
     return Check(
-        f"b responding: share of {cases} states, rate above 0.003 ω, that m_eff > 7g/4 sorts otherwise than eigenvalues",
+        f"b responding: share of {cases} states, rate over 0.003 ω, that m_eff > 7g/4 sorts unlike eigenvalues",
         wrong / cases,
         0.0,
         wrong_fixed / cases,
