@@ -1,0 +1,223 @@
+"""The map that an opposing direction of a real network reduces to at the edge of stability.
+
+With x the displacement along the unstable direction and y = sharpness − 2/η, gradient descent gives
+
+    x' = −(1 + ηy) x,      y' = y + η (a − b x²/2),     a = −⟨∇λ, ∇L⟩,   b = ‖∇⊥λ‖²                        (2)
+
+(Damian, Nichani & Lee 2022, arXiv 2209.15594): a is progressive sharpening, b how strongly the oscillation pushes
+sharpness down. With e = ηy, w = η²bx²/2 and g = η²a it reads e' = e + g − w, w' = (1 + e)² w, both with old values. To
+leading order the two-layer network's map (1) of `theory.edge` is the same; its other terms change the 2 below into 7/4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from theory.command_line import InputError, require_positive
+from theory.spikes import SpikeHeight, corrected_height, error_bound, lambert_height, within_domain
+from theory.symbolic import Array
+
+FIRST, SECOND = 4 / 3, 5 / 18
+"""w_peak = W exp(FIRST √W + SECOND W): as in `theory.spikes`, for map (2)."""
+
+
+@dataclass(frozen=True)
+class ReducedMap:
+    """Map (2) and its closed forms.
+
+    Attributes:
+        a: progressive sharpening −⟨∇λ, ∇L⟩, above 0.
+        b: self-stabilisation ‖∇⊥λ‖², above 0.
+        lr: step size η.
+
+    Raises:
+        InputError: a number is not finite and positive; with a ≤ 0 there is no edge to sit at.
+
+    >>> reduced = ReducedMap(a=2.0, b=4.0, lr=0.1)
+    >>> reduced.rest_square, round(reduced.drive, 12)
+    (1.0, 0.02)
+    """
+
+    a: float
+    b: float
+    lr: float
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b", "lr"):
+            require_positive(name, getattr(self, name))
+
+    @property
+    def drive(self) -> float:
+        """Drive g = η²a of the excess e = ηy."""
+        return self.lr**2 * self.a
+
+    @property
+    def scale(self) -> float:
+        """w/x² = η²b/2."""
+        return self.lr**2 * self.b / 2
+
+    @property
+    def rest_square(self) -> float:
+        """x² = 2a/b at rest, where y = 0; the rest point is never stable."""
+        return 2 * self.a / self.b
+
+    @property
+    def period(self) -> float:
+        """Steps in a small oscillation of x² about rest, 2π/atan √(2g): the multipliers are 1 ± i√(2g)."""
+        return float(2 * np.pi / np.arctan(np.sqrt(2 * self.drive)))
+
+    @property
+    def growth(self) -> float:
+        """By how much ln of a small oscillation's amplitude grows in a step, ½ ln(1 + 2g).
+
+        A network that settles must damp it: with −m e added to e', the multipliers' modulus is √(1 + 2g − m).
+        """
+        return float(np.log1p(2 * self.drive) / 2)
+
+    def iterate(self, x: npt.ArrayLike, y: npt.ArrayLike, steps: int) -> tuple[Array, Array]:
+        """The map's orbit from (x, y): x and y at steps 0…steps, of shape (steps + 1, ...).
+
+        Raises:
+            InputError: steps is not positive.
+
+        >>> x, y = ReducedMap(a=2.0, b=4.0, lr=0.1).iterate(1.0, 0.0, steps=2)
+        >>> x, y  # at rest |x| is constant and the sign alternates
+        (array([ 1., -1.,  1.]), array([0., 0., 0.]))
+        """
+        require_positive("steps", steps)
+        start = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+        orbit = np.empty((steps + 1, 2, *start[0].shape))
+        orbit[0] = start
+        with np.errstate(over="ignore", invalid="ignore"):  # a spike too tall diverges to infinity
+            for t in range(steps):
+                xt, yt = orbit[t]
+                # x' = −(1 + ηy) x,  y' = y + η (a − b x²/2)
+                orbit[t + 1] = -(1 + self.lr * yt) * xt, yt + self.lr * (self.a - self.b * xt**2 / 2)
+        return orbit[:, 0], orbit[:, 1]
+
+    def invariant(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
+        """H = e² + w − g ln w, constant along the orbit to leading order only: it gains 2g ∮ e d ln w an orbit.
+
+        x must not be 0, where H is infinite.
+        """
+        e, w = self.lr * np.asarray(y, dtype=np.float64), self.scale * np.asarray(x, dtype=np.float64) ** 2
+        return np.asarray(e**2 + w - self.drive * np.log(w))
+
+    def spike(self, x: npt.ArrayLike, y: npt.ArrayLike = 0.0) -> SpikeHeight:
+        """Peak of x² in the first spike from (x, y), heights in units of x².
+
+            W = −g W₋₁(−exp(−H/g)/g),  H = φ(e) + w − g ln w + (w − g) e,  φ = 2((1 + e) ln(1 + e) − e),
+            η²b x_peak²/2 = W exp(4/3 √W + 5/18 W).
+
+        Args:
+            x: displacement at the start, not 0.
+            y: sharpness − 2/η at the start, above −1/η.
+
+        Raises:
+            InputError: x is 0 or y at most −1/η.
+
+        >>> spike = ReducedMap(a=10.0, b=2.0, lr=0.01).spike(x=0.1)
+        >>> round(float(spike.height), 2), bool(spike.valid)  # rest is at x² = 10
+        (103.84, True)
+        """
+        x, y = (np.asarray(v, dtype=np.float64) for v in np.broadcast_arrays(x, y))
+        if not (np.isfinite(x) & (x != 0)).all():
+            raise InputError("x is 0 or not finite: give a displacement that a spike can grow from")
+        e, w, g = self.lr * y, self.scale * x**2, self.drive
+        if not (np.isfinite(e) & (e > -1)).all():
+            raise InputError(f"y is at most −1/lr = {-1 / self.lr} or not finite: give y above it")
+        start = w - g * np.log(w)
+        energy = 2 * ((1 + e) * np.log1p(e) - e)
+        height = corrected_height(lambert_height(energy + start + (w - g) * e, g), FIRST, SECOND)
+        return SpikeHeight(
+            height=height / self.scale,
+            leading=lambert_height(e**2 + start, g) / self.scale,
+            error=error_bound(height),
+            valid=within_domain(height, np.asarray(g), w, e),
+        )
+
+
+@dataclass(frozen=True)
+class ReducedMapFit:
+    """(a, b) of map (2) from a measured series, by least squares.
+
+    Attributes:
+        a: progressive sharpening.
+        b: self-stabilisation.
+        offset: y at the first step.
+        a_error: standard error of a, right for white noise in y alone; likewise `b_error`.
+        b_error: standard error of b.
+        residual: root mean square of what the fit leaves of y.
+        explained: 1 − residual²/variance of y.
+        autocorrelation: lag-one autocorrelation of the residuals, near 0 for white noise in y. Near 1 the residuals
+            wander: noise in x, noise in the dynamics or a drifting a or b, and the standard errors are too small. Of
+            no meaning where the residual is rounding.
+        steps: length of the series.
+    """
+
+    a: float
+    b: float
+    offset: float
+    a_error: float
+    b_error: float
+    residual: float
+    explained: float
+    autocorrelation: float
+    steps: int
+
+
+def fit_reduced_map(x: npt.ArrayLike, y: npt.ArrayLike, lr: float, x_noise: float = 0.0) -> ReducedMapFit:
+    """Fits a and b to measured x_t and y_t by ordinary least squares on the map summed over the steps.
+
+        y_t = y_0 + a ηt − b η/2 Σ_{k<t} x_k²
+
+    Exact without noise, whatever signs x has. White noise in y leaves a and b unbiased and the standard errors right.
+    White noise in x of standard deviation σ biases a upwards by bσ²/2, which `x_noise` = σ takes out; b hardly moves,
+    but the standard errors are then too small (that of b by 2.3 where x and y have a tenth of their size as noise).
+    The fit of the differences (y_{t+1} − y_t)/η would be two to five times less precise under noise in y.
+
+    Args:
+        x: (n,) displacement along the top eigenvector; only its square is used.
+        y: (n,) sharpness − 2/η at the same steps.
+        lr: step size η.
+        x_noise: standard deviation of the noise in x.
+
+    Raises:
+        InputError: the series differ in length, are shorter than 4 or not finite, or x² is constant, which cannot
+            tell a from b.
+    """
+    require_positive("lr", lr)
+    require_positive("x_noise", x_noise, zero_allowed=True)
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape or x.size < 4:
+        raise InputError(f"x has shape {x.shape}, y {y.shape}: give two series of one length, at least 4")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InputError("x or y holds a number that is not finite: cut the series before it")
+    n = x.size
+    # The noise adds σ² to the mean of x_k².
+    summed = np.concatenate([[0.0], np.cumsum(x[:-1] ** 2 - x_noise**2)])
+    design = np.stack([np.ones(n), lr * np.arange(n), -lr / 2 * summed], axis=1)
+    size = np.linalg.norm(design, axis=0)
+    if not size.all() or np.linalg.matrix_rank(design / np.where(size > 0, size, 1.0), tol=1e-10) < 3:
+        raise InputError("x² is constant over the series, which cannot tell a from b: give a stretch with a spike")
+    # Columns of unit size: a long series would otherwise be ill conditioned in the summed x².
+    scaled, *_ = np.linalg.lstsq(design / size, y, rcond=None)
+    covariance = np.linalg.inv((design / size).T @ (design / size)) / np.outer(size, size)
+    left = y - design @ (scaled / size)
+    variance = float(left @ left) / (n - 3)
+    spread, power = float(((y - y.mean()) ** 2).sum()), float(left @ left)
+    offset, a, b = (float(v) for v in scaled / size)
+    return ReducedMapFit(
+        a=a,
+        b=b,
+        offset=offset,
+        a_error=float(np.sqrt(variance * covariance[1, 1])),
+        b_error=float(np.sqrt(variance * covariance[2, 2])),
+        residual=float(np.sqrt(power / n)),
+        explained=1 - power / spread if spread > 0 else 1.0,
+        autocorrelation=float(left[1:] @ left[:-1]) / power if power > 0 else 0.0,
+        steps=n,
+    )
