@@ -47,7 +47,7 @@ def sharpness(model: Model, state: State) -> Array:
     >>> round(float(sharpness(m, State(np.sqrt(3.0), [np.sqrt(3.0)], [0.0]))), 10)  # max(αc², c² + β²/c²)
     60.0
     """
-    return largest_root(*_arrow(model, state))
+    return largest_root(*arrow_form(model, state))
 
 
 def smallest_eigenvalue(model: Model, state: State) -> Array:
@@ -62,7 +62,7 @@ def smallest_eigenvalue(model: Model, state: State) -> Array:
     >>> float(smallest_eigenvalue(m, State(0.0, [0.0], [0.0])))  # the saddle at the origin: ±‖β‖ and 0
     -3.0
     """
-    a, v, d = _arrow(model, state)
+    a, v, d = arrow_form(model, state)
     return -largest_root(-a, v, -d)
 
 
@@ -92,7 +92,7 @@ def spectrum(model: Model, state: State, idle: int | Sequence[int] = 0) -> Array
     copies = np.atleast_1d(np.asarray(idle))
     if copies.size not in (1, model.alpha.size) or (copies < 0).any():
         raise InputError(f"idle is {idle}: give one number of at least 0, or {model.alpha.size}, one a pair")
-    a, v, d = _arrow(model, state)
+    a, v, d = arrow_form(model, state)
     moments, group, count = np.unique(model.curvatures, return_inverse=True, return_counts=True)
     n = moments.size + 1
     reduced = np.zeros((*a.shape, n, n))
@@ -113,7 +113,7 @@ def layer_sharpness(model: Model, state: State) -> LayerSharpness:
 
     The top eigenvector is (1, v_i / (λ − d_i)), so the last layer's share is 1 / (1 + Σ v_i² / (λ − d_i)²).
     """
-    a, v, d = _arrow(model, state)
+    a, v, d = arrow_form(model, state)
     top = largest_root(a, v, d)
     gap = top[..., None] - d
     # Where λ equals a pole with v_i = 0 the eigenvector lies in that coordinate: the share is 1.
@@ -123,8 +123,12 @@ def layer_sharpness(model: Model, state: State) -> LayerSharpness:
     return LayerSharpness(whole=top, first=d.max(-1), last=a, first_share=share)
 
 
-def _arrow(model: Model, state: State) -> tuple[Array, Array, Array]:
-    """Corner a (...,), arms v (..., n) and diagonal d (..., n) of the arrow-shaped Hessian."""
+def arrow_form(model: Model, state: State) -> tuple[Array, Array, Array]:
+    """The Hessian as an arrow matrix over (c, w): corner a (...,), arms v (..., n), diagonal d (..., n), n = d1 + J.
+
+    >>> [x.tolist() for x in arrow_form(Model([1.0], [3.0], [2.0]), State(1.0, [1.0], [0.5]))]  # λw², λ(2cw − τ), λc²
+    [2.25, [-2.0, 1.0], [2.0, 1.0]]
+    """
     terms = coordinate_terms()
     arguments = (state.c[..., None], state.first_layer, model.curvatures, model.target)
     shape = state.first_layer.shape

@@ -30,7 +30,8 @@ def derivation() -> Sequence[Step]:
     opposing = c**4 * sum(a**2 * x**2 for x, a in zip(net.s, net.alpha, strict=True))
     return (
         Step(
-            "Flow θ' = −∇L: a coordinate's loss depends on cw alone, so c∂_c ℓ = w∂_w ℓ, and Q' = −2c∂_c L + 2Σ w∂_w L = 0.",
+            "Flow θ' = −∇L: a coordinate's loss depends on cw alone, so c∂_c ℓ = w∂_w ℓ, and "
+            "Q' = −2c∂_c L + 2Σ w∂_w L = 0.",
             sum(sp.diff(q, x) * -g for x, g in zip(net.weights, slope, strict=True)),
             sp.Integer(0),
         ),
@@ -126,8 +127,8 @@ STATEMENT = Statement(
     check=check,
     remarks=(
         "Idle opposing directions count too: in the rank-one case their weights are constant, in the isotropic case "
-        "they shrink in proportion to s; either way the statement holds with b_o in place of s. The bracket has no fixed "
-        "sign: with s² ≤ c² and 0 ≤ D ≤ αcs², as at a balanced start, it is at most 0 and descent lowers Q; once s has "
-        "died it is D² − c²‖Σr‖², positive where b is aligned with Σr and longer than c."
+        "they shrink in proportion to s; either way the statement holds with b_o in place of s. The bracket has no "
+        "fixed sign: with s² ≤ c² and 0 ≤ D ≤ αcs², as at a balanced start, it is at most 0 and descent lowers Q; "
+        "once s has died it is D² − c²‖Σr‖², positive where b is aligned with Σr and longer than c."
     ),
 )
