@@ -95,8 +95,8 @@ def sharpness_above(model: Model, state: State, level: npt.ArrayLike) -> Flags:
     """Whether the sharpness is strictly above a level; arguments as for `sharpness_below`.
 
     >>> m = Model(alpha=[20.0], beta=[0.0], covariance=[1.0])
-    >>> bool(sharpness_above(m, State(1.0, [0.0], [0.1]), 20.0)), bool(sharpness_above(m, State(1.0, [0.0], [0.0]), 20.0))
-    (True, False)
+    >>> sharpness_above(m, State([1.0, 1.0], [[0.0], [0.0]], [[0.1], [0.0]]), 20.0)
+    array([ True, False])
     """
     return ~_compare(model, state, level, strict=False)
 
