@@ -39,10 +39,10 @@ def largest_root(a: Array, v: Array, d: Array) -> Array:
     9.0
     """
     pole = d.max(-1)
-    scale = np.maximum(np.maximum(np.abs(v).max(-1), np.abs(d).max(-1)), np.abs(a))
+    scale = np.maximum(np.maximum(np.abs(v), np.abs(d)).max(-1), np.abs(a))
     scale = np.where(scale > 0, scale, 1.0)
-    below = pole[..., None] / scale[..., None] - d / scale[..., None]  # (m − d_i), at least 0
-    squares = (v / scale[..., None]) ** 2
+    below = (pole[..., None] - d) / scale[..., None]  # (m − d_i), at least 0
+    squares = np.square(v / scale[..., None])
     offset = pole / scale - a / scale
     # The step from μ = ∞, where p = 0 and q = ‖v‖²; it is an upper bound.
     mu = _positive_root(offset, squares.sum(-1))

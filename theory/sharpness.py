@@ -131,7 +131,4 @@ def arrow_form(model: Model, state: State) -> tuple[Array, Array, Array]:
     """
     terms = coordinate_terms()
     arguments = (state.c[..., None], state.first_layer, model.curvatures, model.target)
-    shape = state.first_layer.shape
-    corner = np.broadcast_to(terms.d_cc(*arguments), shape).sum(-1)
-    arms = np.broadcast_to(terms.d_cw(*arguments), shape)
-    return np.asarray(corner), np.asarray(arms), np.asarray(np.broadcast_to(terms.d_ww(*arguments), shape))
+    return np.asarray(terms.d_cc(*arguments).sum(-1)), terms.d_cw(*arguments), terms.d_ww(*arguments)
