@@ -97,8 +97,10 @@ def spectrum(model: Model, state: State, idle: int | Sequence[int] = 0) -> Array
     n = moments.size + 1
     reduced = np.zeros((*a.shape, n, n))
     reduced[..., 0, 0] = a
-    # ‖v‖ over each group
-    arms = np.sqrt(v**2 @ np.eye(moments.size)[group])
+    # ‖v‖ over each group, in units of the largest arm, so that no square under- or overflows
+    largest = np.abs(v).max(-1, keepdims=True)
+    unit = np.where(largest > 0, largest, 1.0)
+    arms = unit * np.sqrt(np.square(v / unit) @ np.eye(moments.size)[group])
     reduced[..., 0, 1:] = reduced[..., 1:, 0] = arms
     poles = np.square(state.c)[..., None] * moments
     reduced[..., range(1, n), range(1, n)] = poles
