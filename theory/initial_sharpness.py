@@ -74,7 +74,8 @@ def below_three_alpha(model: Model, state: State) -> Flags:
         return np.zeros(state.c.shape, dtype=np.bool_)
     _, v, _ = arrow_form(model, state)
     # Σ λ_i² (2cb_i − β_i)² / (3α − λ_i) < c² [3α(c² − s²) − bᵀΣb]
-    ordinary = (v[..., : gap.size] ** 2 / gap).sum(-1)
+    arms = v[..., : gap.size]
+    ordinary = (arms * (arms / gap)).sum(-1)
     squares = state.c**2 - state.s[..., 0] ** 2
     room = 3 * model.alpha[0] * squares - (model.covariance * state.b**2).sum(-1)
     return np.asarray(ordinary < state.c**2 * room)
@@ -132,7 +133,9 @@ def _compare(model: Model, state: State, level: npt.ArrayLike, *, strict: bool) 
     top = np.broadcast_to(np.asarray(level, dtype=np.float64), a.shape)
     gap = top[..., None] - d
     # At a pole of zero arm the term is 0, at one of nonzero arm the sharpness lies above it.
-    terms: Array = np.where(gap > 0, v**2 / np.where(gap > 0, gap, 1.0), np.where(v == 0, 0.0, np.inf))
+    with np.errstate(over="ignore"):
+        quotient = v * (v / np.where(gap > 0, gap, 1.0))  # v² alone would underflow first
+    terms: Array = np.where(gap > 0, quotient, np.where(v == 0, 0.0, np.inf))
     left, right = top - a, terms.sum(-1)
     if strict:
         return np.asarray((gap > 0).all(-1) & (left > right))

@@ -67,22 +67,24 @@ def flow_limit(model: Model, start: State) -> State:
     """
     c, w = float(start.c), start.first_layer
     moves = model.curvatures > 0
-    # Weights have the unit of √β; in units of the largest no square overflows.
-    unit = max(abs(c), np.abs(w).max(), np.sqrt(np.abs(model.target[moves]).max(initial=0.0)))
-    if unit == 0 or (c == 0 and drive(model, start) == 0):
+    target = np.where(moves, model.target, 0.0)
+    largest = np.abs(target).max()
+    # Weights have the unit of √β; in units of the largest, to a power of 2, no square overflows and nothing is rounded.
+    size = max(abs(c), np.abs(w).max(), np.sqrt(largest))
+    if size == 0 or (c == 0 and drive(model, start) == 0):
         return start
+    unit = 2.0 ** np.frexp(size)[1]
     q = (c / unit) ** 2 - ((w[moves] / unit) ** 2).sum()
-    largest = np.abs(model.target[moves]).max(initial=0.0)
     if largest == 0:
         c_end, w_end = _limit_without_target(c / unit, w / unit, model.curvatures, q)
     else:
-        beta = np.linalg.norm(model.target[moves] / largest) * (largest / unit / unit)
+        norm = np.linalg.norm(target / largest)
+        beta = norm * (largest / unit / unit)
         # c² − ‖b‖² = Q and c‖b‖ = ‖β‖; the larger of the two has no cancellation.
         larger = np.sqrt((abs(q) + np.hypot(q, 2 * beta)) / 2)
         c_end, b_end = (larger, beta / larger) if q >= 0 else (beta / larger, larger)
         sign = np.sign(c) if c != 0 else np.sign(drive(model, start))
-        direction = model.target / largest / np.linalg.norm(model.target[moves] / largest)
-        c_end, w_end = sign * c_end, np.where(moves, sign * b_end * direction, w / unit)
+        c_end, w_end = sign * c_end, np.where(moves, sign * b_end * (target / largest / norm), w / unit)
     return State.from_vector(np.append(c_end, w_end) * unit, model.beta.size)
 
 
