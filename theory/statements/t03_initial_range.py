@@ -61,10 +61,10 @@ def derivation() -> Sequence[Step]:
             (3 * alpha - 1) * length,
         ),
         Step(
-            "The lower end: the coupled 2×2 block of c and s has the determinant −4α²c²s² at αc², negative for s ≠ "
-            "0, so it has an eigenvalue above αc² and the sharpness does too (interlacing).",
-            (x * sp.eye(2) - pair).det().subs(x, alpha * c**2),
-            -4 * alpha**2 * c**2 * s**2,
+            "The lower end: the characteristic polynomial of the coupled 2×2 block of c and s is −4α²c²s² at αc², "
+            "below 0 for s ≠ 0, so the block has an eigenvalue above αc², and the sharpness is no less (interlacing).",
+            (x * sp.eye(2) - pair).det(),
+            (x - matrix[0, 0]) * (x - alpha * c**2) - 4 * alpha**2 * c**2 * s**2,
         ),
         Step(
             "At s = 0, Σ = I and α > 1 the pole αc² has no arm, and the sharpness is above αc² exactly if the other "

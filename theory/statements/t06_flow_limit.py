@@ -72,9 +72,10 @@ def derivation() -> Sequence[Step]:
             sp.sqrt(q**2 + 4 * norm**2),
         ),
         Step(
-            "αc² ≥ ⅝α‖β‖ exactly if Q ≥ −(39/40)‖β‖: c² rises with Q and is ⅝‖β‖ there.",
-            limit.subs(q, -sp.Rational(39, 40) * norm),
-            sp.Rational(5, 8) * norm,
+            "αc² ≥ ⅝α‖β‖ exactly if Q ≥ −(39/40)‖β‖: with Q = c² − ‖β‖²/c² the sum Q + (39/40)‖β‖ has the sign of "
+            "c² − ⅝‖β‖.",
+            c**2 - norm**2 / c**2 + sp.Rational(39, 40) * norm,
+            (c**2 - sp.Rational(5, 8) * norm) * (c**2 + sp.Rational(8, 5) * norm) / c**2,
         ),
     )
 
