@@ -1,4 +1,4 @@
-"""Two-sided bounds on the turning point of c and on the rise after it: Σ = I, balanced start, one pair, α ≥ 1 (T5).
+"""Two-sided bounds on the time and height of the turning point of c: Σ = I, balanced start, one pair, α ≥ 1 (T5).
 
 With p = bᵀβ/‖β‖ and u = p/c, Q = 0 reduces the flow to
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from theory.command_line import InputError
 from theory.model import Model, State, balancedness
+from theory.sharpening import c_squared_lower
 from theory.symbolic import Array
 
 TURNING_TIME_LIMIT = 0.471888387913
@@ -84,8 +85,7 @@ def turning_bounds(
     lower, least_c = _time_lower(a, norm, p, np.sqrt(n_squared), s)
     # At t₁ u‖β‖ = c² + (α−1)s² ≤ c²(α − (α−1)u²), and u(t₁) ≥ tanh(‖β‖t + artanh u(0)) at any t ≤ t₁.
     u = _tanh_sum(norm * lower, p)
-    # c' ≥ −αc³ before t₁.
-    c_lower = np.maximum(u * norm / (a - (a - 1) * u**2), 1 / (1 + 2 * a * upper))
+    c_lower = np.maximum(u * norm / (a - (a - 1) * u**2), _least_height(a, norm, p, lower, upper))
     # c falls until t₁, and c² ≤ u‖β‖ there.
     c_upper = np.minimum(np.minimum(1.0, least_c**2), norm * np.minimum(highest, 1.0))
     # c' = p‖β‖ − c(p² + n² + αs²): where it is not negative at the start, t₁ = 0.
@@ -112,71 +112,6 @@ def turning_bounds_of(model: Model, start: State) -> TurningBounds:
     if norm == 0:
         raise InputError("beta is 0: c falls for ever; give a target")
     return turning_bounds(model.alpha[0], norm, start.b @ model.beta / norm, start.s[..., 0], start.c)
-
-
-def sharpening_rate_bound(alpha: npt.ArrayLike, beta: npt.ArrayLike) -> Array:
-    """Largest possible (αc²)' under the flow: (αc²)' ≤ 2αc²(‖β‖ − c²) ≤ α‖β‖²/2 (Σ = I, Q = 0, α ≥ 1).
-
-    From (ln c)' = u‖β‖ − c² − (α−1)s² with u ≤ 1; the first bound is largest at c² = ‖β‖/2.
-
-    >>> float(sharpening_rate_bound(20.0, 3.0))
-    90.0
-    """
-    return np.asarray(np.asarray(alpha) * np.asarray(beta) ** 2 / 2, dtype=np.float64)
-
-
-def c_squared_upper(time: npt.ArrayLike, beta: npt.ArrayLike, c_squared: npt.ArrayLike) -> Array:
-    """Logistic upper bound on c² a time after it was c_squared > 0 (Σ = I, Q = 0, α ≥ 1); exact for b = cβ/‖β‖, s = 0.
-
-    c² ≤ ‖β‖ / (1 + (‖β‖/c₁² − 1) e^{−2‖β‖t}), the solution of (c²)' = 2c²(‖β‖ − c²).
-
-    >>> float(c_squared_upper(0.0, 3.0, 0.5)), float(c_squared_upper(1e9, 3.0, 0.5))
-    (0.5, 3.0)
-    """
-    x, norm, start = (np.asarray(v, dtype=np.float64) for v in (time, beta, c_squared))
-    decay = np.exp(-2 * norm * x)
-    # The same fraction with c₁² in the numerator, which is finite however small c₁² is.
-    return np.asarray(norm * start / (start * -np.expm1(-2 * norm * x) + norm * decay))
-
-
-def c_squared_lower(
-    time: npt.ArrayLike,
-    alpha: npt.ArrayLike,
-    beta: npt.ArrayLike,
-    c_squared: npt.ArrayLike,
-    alignment: npt.ArrayLike,
-    opposing: npt.ArrayLike,
-) -> Array:
-    """Lower bound on c² a time after the turning point (Σ = I, Q = 0, α ≥ 1, bᵀβ ≥ 0).
-
-    Z = 1/c² obeys Z' = 2 + 2(α−1)s²Z − 2u‖β‖Z. After t₁ s² ≤ s₁² e^{−2αc₁²t} and u ≥ tanh(‖β‖t + artanh u₁), hence
-
-        c² ≥ G / (E (1/c₁² + 2∫₀ᵗG)),   G = (cosh ‖β‖t + u₁ sinh ‖β‖t)²,
-        E = exp((α−1)s₁²/(αc₁²) · (1 − e^{−2αc₁²t})),
-
-    and c² ≥ c₁² because c rises.
-
-    Args:
-        time: time since the turning point, t − t₁ ≥ 0.
-        alpha: second moment α of the opposing pair.
-        beta: ‖β‖.
-        c_squared: c₁² = c(t₁)².
-        alignment: u₁ = bᵀβ/(c‖β‖) at t₁, in [0, 1].
-        opposing: s₁ = s(t₁).
-
-    >>> float(c_squared_lower(0.0, 20.0, 3.0, 0.5, 0.7, 0.1))
-    0.5
-    """
-    t, a, norm, c1, u, s1 = (
-        np.asarray(v, dtype=np.float64) for v in (time, alpha, beta, c_squared, alignment, opposing)
-    )
-    x = norm * t
-    decay = np.exp(-2 * x)
-    growth = np.exp((a - 1) * s1**2 / (a * c1) * -np.expm1(-2 * a * c1 * t))
-    # G and ‖β‖∫G, both times 4e^{−2‖β‖t}, so that nothing overflows.
-    g = ((1 + decay) + u * -np.expm1(-2 * x)) ** 2
-    integral = 2 * x * (1 - u**2) * decay + (1 + u**2) * -np.expm1(-4 * x) / 2 + u * np.expm1(-2 * x) ** 2
-    return np.asarray(np.maximum(c1, g * norm * c1 / (growth * (4 * norm * decay + 2 * c1 * integral))))
 
 
 def _require_hypotheses(alpha: Array, norm: Array, p: Array, s: Array, c: Array) -> None:
@@ -233,6 +168,20 @@ def _time_lower(alpha: Array, norm: Array, p: Array, n: Array, s: Array) -> tupl
     s_high, m = s / (1 + alpha * s * theta), np.hypot(p + norm * theta, n)
     c_high = np.minimum(1.0, np.hypot(s_high[:-1], m[1:]))
     return (np.diff(theta, axis=0) / c_high).sum(0), np.minimum(1.0, np.hypot(s_high, m).min(0))
+
+
+def _least_height(alpha: Array, norm: Array, u: Array, lower: Array, upper: Array) -> Array:
+    """Smallest value of `c_squared_lower` from c = 1 for t in [lower, upper]; 0 where upper is infinite.
+
+    The bound is G/(1 + 2∫G + 2(α−1)(1−u²)t), and both parts rise in t: panel by panel, the numerator is taken at the
+    earlier end and the denominator at the later one.
+    """
+    finite = np.isfinite(upper)
+    share = np.linspace(0, 1, _PANELS + 1).reshape(-1, *([1] * norm.ndim))
+    t = lower + share * (np.where(finite, upper, lower) - lower)
+    bound, decay = c_squared_lower(t, alpha, norm, 1.0, u), np.exp(-2 * norm * t)
+    growth = (1 + decay + u * (1 - decay)) ** 2 / decay  # 4G
+    return np.asarray(np.where(finite, (bound[1:] * growth[:-1] / growth[1:]).min(0), 0.0))
 
 
 def _tanh_sum(x: Array, u: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
@@ -131,7 +131,6 @@ def test_critical_points_stay() -> None:
         np.testing.assert_allclose(end, [start.vector] * 2, rtol=1e-12, atol=1e-15)
 
 
-@settings(max_examples=15)
 @given(finite(0.3, 2.0), finite(-1.5, 1.5), finite(-1.5, 1.5))
 def test_descent_approaches_the_closed_form_at_first_order(c: float, b1: float, b2: float) -> None:
     model, start = Model([1.0], [1.5, 0.0], [1.0, 1.0]), State(c, [b1, b2], [0.8])
