@@ -236,16 +236,13 @@ def _fall(model: Model, start: State) -> float:
 
 
 def _ordered_cases(*, reverse: bool) -> Sequence[tuple[Model, State]]:
-    """General Σ with α ≥ λ_max/2 and v = b/β in [0, 1/c], nondecreasing in λ, or nonincreasing."""
+    """A slow and a fast feature, α ≥ λ_max/2, v = b/β in [0, 1/c] with the fast one ahead, or the slow one."""
     rng = np.random.default_rng(0)
     cases = []
     for _ in range(5):
-        eigenvalues = np.sort(np.append(rng.uniform(0.1, 0.4, 2), 1.0))
-        beta = rng.uniform(0.5, 2.0, 3)
-        v = np.sort(rng.uniform(0, 1, 3))
-        b = (v[::-1] if reverse else v) * beta
-        b *= min(1.0, 0.9 / float(np.linalg.norm(b)))
-        cases.append(_case(rng.uniform(0.5, 5), beta, eigenvalues, b, float(np.sqrt(1 - b @ b))))
+        eigenvalues, beta = np.array([rng.uniform(0.05, 0.2), 1.0]), rng.uniform(0.8, 1.2, 2)
+        v = np.array([rng.uniform(0, 0.1), rng.uniform(0.8, 1)])
+        cases.append(_case(rng.uniform(0.5, 5), beta, eigenvalues, (v[::-1] if reverse else v) * beta, 0.5))
     return cases
 
 
