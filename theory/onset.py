@@ -20,6 +20,7 @@ from enum import StrEnum
 import numpy as np
 
 from theory.command_line import require_positive
+from theory.entry_exit import TYPICAL_SQUARE
 from theory.finite_sample import SampleMoments, require_fit
 from theory.model import Model, State, drive
 from theory.symbolic import Array
@@ -27,9 +28,6 @@ from theory.symbolic import Array
 FLOAT64 = 2.0**-53
 FLOAT32 = 2.0**-24
 """Unit roundoffs."""
-
-TYPICAL_SQUARE = math.exp(-float(np.euler_gamma)) / 2
-"""exp(E ln N²) = e^(−γ)/2 = 0.281 for N standard normal: the size of a typical, not a mean-square, noise."""
 
 _FLAT = -4.0  # ln H below which the oscillation no longer bends the Hessian, so that its top eigenvalue is the rate
 
@@ -246,7 +244,7 @@ def _follow(
 
 def _measured_error(seed: Seed, delay: int) -> float:
     """Steps that held about nine in ten of the simulated onsets; short delays fall into the start's own transient."""
-    return max(4.0, (0.04 if seed is Seed.NOISE else 0.2) * delay)
+    return max(5.0, (0.04 if seed is Seed.NOISE else 0.2) * delay)
 
 
 def _log(value: float) -> float:
