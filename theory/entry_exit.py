@@ -104,5 +104,5 @@ def _log_multiplier(area: Array) -> Array:
     p = np.sqrt(2 * area)
     # At small q W₀ sits at its branch point and loses half its digits: its series in p = √(2q) there.
     series = p * (1 + p * (-1 / 3 + p * (11 / 72 + p * (-43 / 540 + p * (769 / 17280 - p * 221 / 8505)))))
-    closed = 1 + np.real(lambertw(((area - 1) / math.e).astype(np.complex128)))
+    closed = 1 + np.real(lambertw(np.asarray((area - 1) / math.e), 0))
     return np.asarray(np.where(p < 1e-2, series, closed))
