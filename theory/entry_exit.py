@@ -52,7 +52,7 @@ def ramp_delay(log_ratio: npt.ArrayLike, rate: npt.ArrayLike) -> Array:
     """
     length, pace = np.asarray(log_ratio, dtype=np.float64), np.asarray(rate, dtype=np.float64)
     if not (pace > 0).all() or np.isnan(length).any():
-        raise InputError(f"rate is {rate}, log_ratio {log_ratio}: give a rate above 0 and numbers")
+        raise InputError(f"rate is {pace}, log_ratio {length}: give a rate above 0 and numbers")
     return np.asarray(np.expm1(_log_multiplier(pace * np.maximum(length, 0.0))) / pace)
 
 
@@ -74,7 +74,7 @@ def way_out(rate_in: npt.ArrayLike) -> Array:
     """
     x = np.asarray(rate_in, dtype=np.float64)
     if not ((x >= 0) & (x <= 2)).all():
-        raise InputError(f"rate_in is {rate_in}: give ηαc² between 0 and 2")
+        raise InputError(f"rate_in is {x}: give ηαc² between 0 and 2")
     g = x - 1
     size = np.abs(g)
     # Φ(g) + 1 = ∫₁^g ln|u| du, in log1p about g = 1 where it vanishes quadratically
@@ -95,7 +95,7 @@ def noise_at_crossing(noise: float, rate: npt.ArrayLike) -> Array:
     require_positive("noise", noise, zero_allowed=True)
     pace = np.asarray(rate, dtype=np.float64)
     if not (pace > 0).all():
-        raise InputError(f"rate is {rate}: give a rise of ηαc² above 0")
+        raise InputError(f"rate is {pace}: give a rise of ηαc² above 0")
     return np.asarray(noise * np.sqrt(TYPICAL_SQUARE * np.sqrt(math.pi / pace)))
 
 

@@ -176,8 +176,9 @@ def observed_onset(moments: SampleMoments, states: State, lr: float, *, theta: f
         Step and crossing, with what the run does not tell left NaN.
     """
     c, s = states.c, states.s[..., 0]
-    d = moments.drive(states)
-    rises = c * moments.gradient(states).c < 0
+    with np.errstate(over="ignore", invalid="ignore"):  # the end of a diverging run
+        d = moments.drive(states)
+        rises = c * moments.gradient(states).c < 0
     crossed = np.flatnonzero((lr * moments.alpha * c**2 > 2) & rises & (c * d > 0))
     nothing = Onset(None, None, Seed.NONE, math.nan, math.nan, math.nan)
     if not crossed.size:
