@@ -135,6 +135,42 @@ def test_the_onset_depends_on_the_arithmetic_and_the_lag_does_not() -> None:
     assert onsets[1] - onsets[0] > 20
 
 
+def test_observed_onset_measures_the_alternating_part_against_the_edge_amplitude() -> None:
+    """As c rises slowly past 2/(ηα) s = s* ± a with a growing; what is compared with θ √(D/(αc)) is a, not 2a."""
+    steps = np.arange(200)
+    moments, lr = SampleMoments.from_model(Model([10.0], [5.0], [1.0]), 0.0), 0.1
+    a = 1e-3 * 1.05**steps
+    states = State(1.42 + 1e-6 * steps, np.ones((200, 1)), (0.01 + (-1.0) ** steps * a)[:, None])
+    visible = np.sqrt(moments.drive(states) / (10 * states.c))
+    expected = int(np.argmax(a * (2 + 1.05 + 1 / 1.05) / 4 > 0.5 * visible))
+    assert 80 < expected < 199
+    seen = observed_onset(moments, states, lr, theta=0.5)
+    assert (seen.step, seen.crossing_step) == (expected, 0)
+
+
+@pytest.mark.parametrize("noise", [1e-6, 1e-10])
+def test_onset_under_noise_that_is_given_is_the_mean_over_noisy_runs(noise: float) -> None:
+    """300 runs of the population, each with its own Gaussian noise on s; α = 100, so that little residue is left."""
+    model, lr, runs = Model([100.0], [3.0, 0.0], [1.0, 1.0]), 2 / 210, 300
+    rng = np.random.default_rng(1)
+    c, b, s = np.ones(runs), np.full((runs, 2), [0.4, 0.1]), np.full(runs, 0.9)
+    seen = np.zeros(runs, dtype=int)
+    predicted = sample_onset(SampleMoments.from_model(model), State(1.0, [0.4, 0.1], [0.9]), lr, noise=noise)
+    for t in range(predicted.step + 60):
+        push = (b * (model.beta - c[:, None] * b)).sum(-1)
+        crossed = (t >= predicted.crossing_step) & (seen == 0) & (s * s * 100 * c > push) & (push > 0)
+        seen = np.where(crossed, t, seen)
+        slope = 100 * c * s
+        b, c, s = (
+            b + lr * c[:, None] * (model.beta - c[:, None] * b),
+            c + lr * (push - slope * s),
+            s - lr * slope * c + noise * rng.normal(size=runs),
+        )
+    assert predicted.seed is Seed.NOISE
+    assert (seen > 0).all()
+    assert seen.mean() == pytest.approx(predicted.step, abs=1.0)
+
+
 @pytest.mark.parametrize("alpha", [20.0, 50.0, 100.0, 200.0, 500.0, 1200.0])
 @pytest.mark.parametrize("theta", [0.01, 1.0])
 def test_population_onset_is_the_step_of_descent_exactly(alpha: float, theta: float) -> None:
