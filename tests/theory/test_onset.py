@@ -171,6 +171,23 @@ def test_onset_under_noise_that_is_given_is_the_mean_over_noisy_runs(noise: floa
     assert seen.mean() == pytest.approx(predicted.step, abs=1.0)
 
 
+def test_onset_of_unequal_groups_grows_at_the_top_eigenvalue_of_the_hessian() -> None:
+    """At δ = 0.8 the curvature across the floor is well above αc², and so is the growth."""
+    rng, pairs = np.random.default_rng(3), []
+    for _ in range(20):
+        beta, b = rng.normal(size=(2, 5))
+        alpha, size = np.exp(rng.uniform(np.log(20), np.log(200))), rng.uniform(2, 5)
+        edge = 1 + rng.uniform(0.2, 0.8) * (size - 1)
+        lr = 2 / (alpha * (edge + 0.8**2 / edge))
+        model = Model([alpha], size * beta / np.linalg.norm(beta), np.arange(1, 6) ** -0.5)
+        moments, start = SampleMoments.from_model(model, 0.8), State(1.0, 0.4 * b / np.linalg.norm(b), [0.9])
+        seen = observed_onset(moments, _descend_on_moments(moments, start, lr, 1500, np.float64), lr)
+        if seen.step is not None:
+            pairs.append((seen, sample_onset(moments, start, lr, max_steps=2000)))
+    assert len(pairs) >= 15
+    assert _share_within(pairs) >= 0.9
+
+
 @pytest.mark.parametrize("alpha", [20.0, 50.0, 100.0, 200.0, 500.0, 1200.0])
 @pytest.mark.parametrize("theta", [0.01, 1.0])
 def test_population_onset_is_the_step_of_descent_exactly(alpha: float, theta: float) -> None:
