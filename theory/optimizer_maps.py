@@ -34,7 +34,7 @@ class Momentum:
     Attributes:
         lr: step size η.
         mu: momentum μ in [0, 1).
-        dampening: τ in [0, 1).
+        dampening: τ in [0, 1); PyTorch ignores it without momentum, here μ = 0 then takes none.
         nesterov: whether the step looks ahead; PyTorch then allows no dampening.
 
     Raises:
@@ -50,8 +50,9 @@ class Momentum:
         require_positive("lr", self.lr)
         _require_fraction("mu", self.mu)
         _require_fraction("dampening", self.dampening)
-        if self.nesterov and self.dampening:
-            raise InputError(f"dampening is {self.dampening} with Nesterov momentum: give 0")
+        if self.dampening and (self.nesterov or not self.mu):
+            kind = "with Nesterov momentum" if self.nesterov else "without momentum"
+            raise InputError(f"dampening is {self.dampening} {kind}: give 0")
 
     def displacement(self) -> VectorMap:
         """A new run's gradient → displacement; it remembers the buffer v."""
