@@ -248,11 +248,12 @@ STATEMENT = Statement(
     check=check,
     remarks=(
         "Proved for fixed curvature and fixed P; the recursion of s and sign descent's cycle are exact in the "
-        "model. On a slow ramp the turn of |s| lies within 0.1 % of the threshold for μ = ½ and within 0.5 % for μ = 0.9, with "
-        "an error that falls with the ramp's rate; for Adam, where P's decay makes the ramp, within 1 %. Nesterov's "
-        "threshold is below plain descent's. Adam's two-cycle attracts for β₁ = 0 (seen); for β₁ = 0.9 it exists but "
-        "does not attract: s bursts and dies down in turn, with a root mean square 6 to 9 % above the cycle's. With "
-        "momentum the edge state was seen for μ ≤ ½ (mean αc² to 1 %, mean s² to 7 % for slow drive); at μ = 0.9 runs "
-        "that cross fast diverge. Sign descent: a start at a multiple of η lands on 0 and stays there, up to rounding."
+        "model. On a slow ramp the turn of |s| lies within 0.1 % of the threshold for μ = ½ and within 0.5 % for μ "
+        "= 0.9, with an error that falls with the ramp's rate; for Adam, where P's decay makes the ramp, within 1 "
+        "%. Nesterov's threshold is below plain descent's. Adam's two-cycle attracts for β₁ = 0 (seen); for β₁ = "
+        "0.9 it exists but does not attract: s bursts and dies down in turn, with a root mean square 6 to 9 % "
+        "above the cycle's. With momentum the edge state was seen for μ ≤ ½ (mean αc² to 1 %, mean s² to 7 % for "
+        "slow drive); at μ = 0.9 runs that cross fast diverge. Sign descent: a start at a multiple of η lands on 0 "
+        "and stays there, up to rounding."
     ),
 )
