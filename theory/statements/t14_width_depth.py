@@ -24,10 +24,11 @@ from theory.wide_network import (
     wide_flow,
 )
 
-# Width 2 with two coordinates, the second opposing (target 0), shows every index there is; x is any vector.
+# Width 2 with two coordinates, the second opposing (target 0), shows every index there is; x and y are any vectors.
 _a = sp.Matrix(sp.symbols("a_1 a_2", real=True))
 _V = sp.Matrix(2, 2, sp.symbols("v_1 S_1 v_2 S_2", real=True))
 _x = sp.Matrix(sp.symbols("x_1 x_2", real=True))
+_y = sp.Matrix(sp.symbols("y_1 y_2", real=True))
 _lam, _alpha, _lr = sp.symbols("lambda alpha eta", positive=True)
 _beta = sp.Symbol("beta", real=True)
 
@@ -83,8 +84,9 @@ def _width_laws() -> tuple[Step, ...]:
 
 def _rank_one() -> tuple[Step, ...]:
     """On V = â wᵀ, a = c â the gradient stays of this form; across â the Hessian has its own small block."""
-    angle, u1, u2, p, q1, q2, z = sp.symbols("theta w_1 w_2 p q_1 q_2 z", real=True)
-    along, across = sp.Matrix([sp.cos(angle), sp.sin(angle)]), sp.Matrix([-sp.sin(angle), sp.cos(angle)])
+    h, u1, u2, p, q1, q2, z = sp.symbols("h w_1 w_2 p q_1 q_2 z", real=True)
+    # Every unit vector but (−1, 0), with h the tangent of half its angle: rational, so cancel() is canonical.
+    along, across = (sp.Matrix(v) / (1 + h**2) for v in ([1 - h**2, 2 * h], [-2 * h, 1 - h**2]))
     first = sp.Matrix([[u1, u2]])
     g_a, g_v = _gradient()
     place = dict(zip([*_a, *_V], [*(c * along), *(along * first)], strict=True))
@@ -101,18 +103,18 @@ def _rank_one() -> tuple[Step, ...]:
     return (
         Step(
             "At a = câ, V = âwᵀ with ‖â‖ = 1, ∂_aL = â ∂_cL of the scalar model, read along any x …",
-            sp.simplify(_x.dot(g_a.subs(place))),
-            _x.dot(along) * slope_c,
+            sp.cancel(_x.dot(g_a.subs(place, simultaneous=True))),
+            sp.cancel(_x.dot(along) * slope_c),
         ),
         Step(
-            "… and ∂_VL = â ∂_wLᵀ: flow and descent stay of this form and are the scalar model's, exactly.",
-            sp.simplify((_x.T * g_v.subs(place) * sp.ones(2, 1))[0]),
-            (_x.dot(along) * slope_w * sp.ones(2, 1))[0],
+            "… and ∂_VL = â ∂_wLᵀ, read along any x, y: flow and descent keep the form and are the scalar model's.",
+            sp.cancel((_x.T * g_v.subs(place, simultaneous=True) * _y)[0]),
+            sp.cancel(_x.dot(along) * (slope_w * _y)[0]),
         ),
         Step(
             "A balanced start aaᵀ = VVᵀ is of this form, since VVᵀ then has rank one. The Hessian across â, with "
             "g_i = λ_i(cw_i − τ_i) there: ω, −ω and zeros, ω² = ‖g‖².",
-            sp.simplify((z * sp.eye(3) - block).det()),
+            (z * sp.eye(3) - block).applyfunc(sp.cancel).det(),
             z * (z**2 - g1**2 - g2**2),
         ),
         Step(
