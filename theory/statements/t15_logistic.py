@@ -198,9 +198,9 @@ STATEMENT = Statement(
     ),
     claim=(
         "ℓ₊ − ℓ₋ = −E[z + ln cosh((z−M)/2) − ln cosh((z+M)/2)] exactly: odd in z, with slope −2Eσ(−M) at 0, linear "
-        "only where M = 0. With A(z, M) = αE[sinh z/(2z(cosh z + cosh M))]: s_{t+1} = (1 − ηc²A)s_t and ∂_cL = −D + cs²A "
-        "exactly. So T1 holds, T7 and T4 hold with α replaced by A, and s = 0 loses stability at ηc²αEσ′(M) = 2. "
-        "T5, T6 and T9 fail as they stand."
+        "only where M = 0. With A(z, M) = αE[sinh z/(2z(cosh z + cosh M))]: s_{t+1} = (1 − ηc²A)s_t and ∂_cL = −D "
+        "+ cs²A exactly. So T1 holds, T7 and T4 hold with α replaced by A, and s = 0 loses stability at ηc²αEσ′(M) "
+        "= 2. T5, T6 and T9 fail as they stand."
     ),
     status=Status.CHECKED,
     source="derived here",
@@ -208,12 +208,12 @@ STATEMENT = Statement(
     derivation=derivation,
     check=check,
     remarks=(
-        "The formulas are proved; what fails was seen in numbers. T6: where the data are separable c grows without end "
-        "and the sharpness along s, c²αEσ′(M), rises and falls again, so runs leave the edge of stability by "
-        "themselves. T5: c may rise and fall again with mislabelled examples; q = (2.452, 2.627, 2.36, −1.749, 2.839), "
-        "α = 0.5147, p = 0.7839, b = 0.2474, s = 1.0661, c = 1: up to 1.0334 and down to 0.7977. T9: at the edge the "
-        "mean of ηc²A(z, M), not of ηc²A(0, M), is 2 to 0.3 %, and s² = D/(cA) does not hold, since c still moves. For "
-        "|M| < arccosh 2 = 1.317 the two-cycle of s at fixed c is born small at the threshold; above it is born large "
-        "and lives below the threshold too. Its amplitude on a moving edge was not found."
+        "The formulas are proved; what fails was seen in numbers. T6: where the data are separable c grows without "
+        "end and the sharpness along s, c²αEσ′(M), rises and falls again, so runs leave the edge of stability by "
+        "themselves. T5: c may rise and fall again with mislabelled examples; q = (2.452, 2.627, 2.36, −1.749, "
+        "2.839), α = 0.5147, p = 0.7839, b = 0.2474, s = 1.0661, c = 1: up to 1.0334 and down to 0.7977. T9: at "
+        "the edge the mean of ηc²A(z, M), not of ηc²A(0, M), is 2 to 0.3 %, and s² = D/(cA) does not hold, since c "
+        "still moves. For |M| < arccosh 2 = 1.317 the two-cycle of s at fixed c is born small at the threshold; "
+        "above it is born large and lives below the threshold too. Its amplitude on a moving edge was not found."
     ),
 )
