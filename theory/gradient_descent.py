@@ -1,12 +1,17 @@
-"""Gradient descent θ_{t+1} = θ_t − η ∇L(θ_t) on the population loss."""
+"""Gradient descent θ_{t+1} = θ_t − η ∇L(θ_t) on the population loss, and the loop it shares with other maps."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from theory.command_line import require_positive
 from theory.model import Model, State, gradient
+from theory.symbolic import Array
 from theory.trajectory import Trajectory
+
+VectorMap = Callable[[Array], Array]
 
 
 def gradient_descent(model: Model, start: State, lr: float, steps: int) -> Trajectory:
@@ -28,22 +33,56 @@ def gradient_descent(model: Model, start: State, lr: float, steps: int) -> Traje
     >>> gradient_descent(m, State(1.0, [0.0], [0.5]), lr=0.1, steps=1).state.s[1]  # (1 − 0.1) · 0.5
     array([0.45])
     """
+    return descend(lambda state: gradient(model, state), start, lr, steps)
+
+
+def descend(
+    slope: Callable[[State], State], start: State, lr: float, steps: int, displacement: VectorMap | None = None
+) -> Trajectory:
+    """Descends any loss of (c, b, s) by any rule that turns its gradients into displacements.
+
+    Args:
+        slope: gradient of the loss, laid out as the weights are.
+        start: weights at step 0.
+        lr: step size η; it sets the trajectory's time, and the rule when none is given.
+        steps: number of steps.
+        displacement: gradient as one vector → what is taken off the weights; η ∇L when not given. It may remember
+            earlier gradients, so each run needs a new one.
+
+    Returns:
+        The weights at steps 0…steps; cut before the first that is not finite, if one is not.
+
+    Raises:
+        InputError: lr or steps is not positive.
+
+    >>> double = lambda state: State(2 * state.c, 2 * state.b, 2 * state.s)
+    >>> descend(double, State(1.0, [1.0], [1.0]), lr=0.25, steps=2).state.c  # (1 − 0.5)ᵗ
+    array([1.  , 0.5 , 0.25])
+    """
     require_positive("lr", lr)
     require_positive("steps", steps)
-    d1 = model.beta.size
-    vectors = np.empty((steps + 1, start.vector.size))
-    vectors[0] = start.vector
-    diverged_at = None
+    d1 = start.b.shape[-1]
+    vectors, diverged_at = iterate(
+        lambda vector: slope(State.from_vector(vector, d1)).vector,
+        start.vector,
+        steps,
+        (lambda gradient_vector: lr * gradient_vector) if displacement is None else displacement,
+    )
+    time = np.asarray(lr * np.arange(len(vectors)), dtype=np.float64)
+    return Trajectory(time, State.from_vector(vectors, d1), diverged_at=diverged_at)
+
+
+def iterate(slope: VectorMap, start: Array, steps: int, displacement: VectorMap) -> tuple[Array, int | None]:
+    """The loop of every descent: θ_{t+1} = θ_t − displacement(slope(θ_t)).
+
+    Returns:
+        (n, size) weights, and the index of the first that was not finite, which is left out; None if all are.
+    """
+    vectors = np.empty((steps + 1, start.size))
+    vectors[0] = start
     with np.errstate(over="ignore", invalid="ignore"):
         for t in range(steps):
-            step = gradient(model, State.from_vector(vectors[t], d1)).vector
-            vectors[t + 1] = vectors[t] - lr * step
+            vectors[t + 1] = vectors[t] - displacement(slope(vectors[t]))
             if not np.isfinite(vectors[t + 1]).all():
-                diverged_at = t + 1
-                break
-    kept = steps + 1 if diverged_at is None else diverged_at
-    return Trajectory(
-        time=np.asarray(lr * np.arange(kept), dtype=np.float64),
-        state=State.from_vector(vectors[:kept], d1),
-        diverged_at=diverged_at,
-    )
+                return vectors[: t + 1], t + 1
+    return vectors, None
