@@ -17,6 +17,7 @@ from theory.symbolic import Array
 
 _MAX_ITERATIONS = 100
 _EPSILON = float(np.finfo(np.float64).eps)
+_SMALLEST_SCALE = float(np.finfo(np.float64).tiny)
 # Keeps v²/(μ + m − d)² finite; in units of the largest entry a smaller excess cannot be seen in λ.
 _SMALLEST_EXCESS = 1e-150
 
@@ -39,8 +40,7 @@ def largest_root(a: Array, v: Array, d: Array) -> Array:
     9.0
     """
     pole = d.max(-1)
-    scale = np.maximum(np.maximum(np.abs(v), np.abs(d)).max(-1), np.abs(a))
-    scale = np.where(scale > 0, scale, 1.0)
+    scale = np.maximum(np.maximum(np.abs(v), np.abs(d)).max(-1), np.maximum(np.abs(a), _SMALLEST_SCALE))
     below = (pole[..., None] - d) / scale[..., None]  # (m − d_i), at least 0
     squares = np.square(v / scale[..., None])
     offset = pole / scale - a / scale
@@ -63,5 +63,6 @@ def largest_root(a: Array, v: Array, d: Array) -> Array:
 def _positive_root(linear: Array, q: Array) -> Array:
     """The root of μ² + linear·μ − q = 0 that is at least 0, q ≥ 0, without cancellation for either sign."""
     half = linear / 2
-    far = np.abs(half) + np.sqrt(half * half + q)
-    return np.where(half > 0, q / np.maximum(far, _SMALLEST_EXCESS), far)
+    far = np.maximum(np.abs(half) + np.sqrt(half * half + q), _SMALLEST_EXCESS)
+    # The roots are of opposite sign, ±q/far and ∓far with far − q/far = |linear|.
+    return np.asarray(q / far + np.maximum(-linear, 0.0))
