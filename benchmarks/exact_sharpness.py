@@ -11,7 +11,7 @@ import timeit
 import numpy as np
 
 from theory import Model, gradient_descent, hessian, power_law_covariance, random_start
-from theory.sharpness import sharpness
+from theory.curvature import sharpness
 
 D1, STATES, DENSE_STATES = 998, 200, 3  # 1 + D1 + 1 weights
 

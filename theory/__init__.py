@@ -1,8 +1,12 @@
 """Dynamics of the two-layer linear network with opposing features: symbolic, exact, numerical."""
 
 from theory.command_line import InputError
-from theory.gradient_descent import gradient_descent
-from theory.gradient_flow import gradient_flow
+from theory.curvature import LayerSharpness, layer_sharpness, sharpness, smallest_eigenvalue, spectrum
+from theory.descent import gradient_descent
+from theory.edge import edge_stability, effective_damping, settled, slow_state, spikes_between
+from theory.finite_sample import SampleMoments, sample_descent
+from theory.flow import gradient_flow
+from theory.limits import flow_limit
 from theory.model import (
     Model,
     State,
@@ -15,26 +19,40 @@ from theory.model import (
     power_law_covariance,
     random_start,
 )
-from theory.predictions import (
-    Predictions,
-    edge_amplitude,
-    flow_limit,
-    growth_factor,
-    predict,
-)
-from theory.sharpness import LayerSharpness, layer_sharpness, sharpness
+from theory.onset import Onset, Seed, population_onset, sample_onset
+from theory.optimizer_maps import Adam, Momentum, SignDescent, descend_with
+from theory.oscillation import edge_amplitude, growth_factor
+from theory.predictions import Predictions, Quantity, predict
+from theory.reduced_map import ReducedMap, fit_reduced_map
+from theory.spikes import spike_height, spike_of
+from theory.statements import Statement, all_statements
 from theory.trajectory import Trajectory
+from theory.turning_bounds import turning_bounds
 
 __all__ = [
+    "Adam",
     "InputError",
     "LayerSharpness",
     "Model",
+    "Momentum",
+    "Onset",
     "Predictions",
+    "Quantity",
+    "ReducedMap",
+    "SampleMoments",
+    "Seed",
+    "SignDescent",
     "State",
+    "Statement",
     "Trajectory",
+    "all_statements",
     "balancedness",
+    "descend_with",
     "drive",
     "edge_amplitude",
+    "edge_stability",
+    "effective_damping",
+    "fit_reduced_map",
     "flow_limit",
     "gradient",
     "gradient_descent",
@@ -44,8 +62,19 @@ __all__ = [
     "hessian",
     "layer_sharpness",
     "loss",
+    "population_onset",
     "power_law_covariance",
     "predict",
     "random_start",
+    "sample_descent",
+    "sample_onset",
+    "settled",
     "sharpness",
+    "slow_state",
+    "smallest_eigenvalue",
+    "spectrum",
+    "spike_height",
+    "spike_of",
+    "spikes_between",
+    "turning_bounds",
 ]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
-from theory.command_line import InputError, main
+from theory.command_line import InputError, main, require_positive
 from theory.configuration import DescentConfig
 from theory.derivations import check_table, render, render_all, statement_named
-from theory.predictions import predict, table
+from theory.phase_diagram import phase_diagram
+from theory.plotting import plot_predictions
+from theory.predictions import Regime, domains, predict, table
 from theory.statements import all_statements
 
 
@@ -21,13 +24,58 @@ class PredictConfig(DescentConfig):
     """Predict a run of descent on the two-layer linear network."""
 
     json: bool = False
-    """Print JSON."""
+    """Print JSON, curves included."""
+    domains: bool = False
+    """Print beneath the table where each prediction holds."""
+    plot: Path | None = None
+    """Draw the predicted curves to this file (.png, .pdf or .svg)."""
 
 
 def predict_command(config: PredictConfig) -> int:
-    """Prints the predictions as a table or as JSON."""
+    """Predicts a run of descent: a table, JSON or a plot, each number with its error and domain."""
     predictions = predict(config.model, config.initial_state, config.lr, config.steps)
-    print(json.dumps(dataclasses.asdict(predictions), indent=2) if config.json else table(predictions))
+    if config.plot is not None:
+        plot_predictions(predictions, config.plot)
+    if config.json:
+        print(json.dumps(predictions.as_dict(curves=True), indent=2))
+        return 0
+    print(table(predictions))
+    if config.domains:
+        print(domains(predictions))
+    return 0
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """Regimes of descent over a grid of step sizes and strengths, in closed form (Σ = I, balanced start)."""
+
+    lr: tuple[float, float] = (0.005, 0.2)
+    """Smallest and largest step size η."""
+    alpha: tuple[float, float] = (2.0, 100.0)
+    """Smallest and largest second moment α."""
+    beta: float = 3.0
+    """Norm of the linear target."""
+    cells: int = 200
+    """Cells a side, spaced in equal ratios."""
+    json: bool = False
+    """Print the grid as JSON: 0 converges, 1 edge of stability, 2 no stable minimum."""
+
+
+def phase_command(config: PhaseConfig) -> int:
+    """Prints what share of the grid lies in each regime, or the grid itself."""
+    require_positive("--cells", config.cells)
+    for name in ("lr", "alpha"):
+        for end in getattr(config, name):
+            require_positive(f"--{name}", end)
+    lr, alpha = (np.geomspace(*ends, config.cells) for ends in (config.lr, config.alpha))
+    diagram = phase_diagram(lr[:, None], alpha[None, :], config.beta)
+    regime = np.where(diagram.converges, 0, np.where(diagram.edge, 1, 2))
+    if config.json:
+        print(json.dumps({"lr": lr.tolist(), "alpha": alpha.tolist(), "regime": regime.tolist()}))
+        return 0
+    print(f"  {config.cells} × {config.cells} cells, ‖β‖ = {config.beta:g}, Σ = I, balanced start (T6, T8)")
+    for index, name in enumerate(Regime):
+        print(f"  {name:<20} {np.mean(regime == index):7.1%}")
     return 0
 
 
@@ -72,7 +120,7 @@ def check_command(config: CheckConfig) -> int:
 
 if __name__ == "__main__":
     main(
-        {"predict": predict_command, "derive": derive_command, "check": check_command},
+        {"predict": predict_command, "phase": phase_command, "derive": derive_command, "check": check_command},
         prog="python -m theory",
         description="Dynamics of the two-layer linear network with opposing features: predict, derive, check.",
     )

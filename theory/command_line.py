@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+import numpy.typing as npt
 import tyro
 
 BAD_INPUT = 2
@@ -44,6 +48,17 @@ def require_positive(name: str, value: float, *, zero_allowed: bool = False) -> 
         raise InputError(f"{name} is {value}: give a finite number {bound}")
 
 
+def require_all(name: str, values: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], mend: str) -> None:
+    """Refuses an array with an entry that is not finite or not good, naming the first one and the mend.
+
+    Raises:
+        InputError: there is such an entry.
+    """
+    good = good & np.isfinite(values)
+    if not good.all():
+        raise InputError(f"{name} is {values[~good].ravel()[0]}: give {mend}")
+
+
 def main(
     commands: Commands,
     *,
@@ -71,6 +86,10 @@ def main(
     except InputError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except BrokenPipeError:
+        # The reader of our output has gone (`… | head`); what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; the same command goes on from the runs that are finished", file=sys.stderr)
         sys.exit(130)
@@ -119,7 +138,6 @@ def _leaf(name: str, entry: Callable[..., int | None] | Commands) -> Callable[..
 
 def _delayed(function: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
     """The same signature, but returns the call to make once parsing is over."""
-    import functools
 
     @functools.wraps(function)
     def parsed(*args: Any, **kwargs: Any) -> Callable[[], int | None]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from theory.command_line import InputError, require_positive
-from theory.gradient_descent import iterate
+from theory.descent import iterate
 from theory.model import Model, State, gradient
 from theory.symbolic import Array
 

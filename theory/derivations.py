@@ -45,10 +45,10 @@ def render(statement: Statement, *, latex: bool = False) -> str:
 def render_all() -> str:
     """docs/theory.md: every statement with its derivation."""
     head = (
-        "# The statements, derived\n\nWritten by `python -m theory derive --all --latex > docs/theory.md`; a test "
-        "keeps it current. Notation: f = c (bᵀx + s·uᵀx_o), population L = ½(cb−β)ᵀΣ(cb−β) + ½αc²s² + ½α, residual "
-        "r = β − cb, drive D = bᵀΣr, balancedness Q = c² − ‖b‖² − s², step size η. `python -m theory check` runs the "
-        "numeric checks.\n\n"
+        f"# The statements, derived\n\n<!-- sympy {sp.__version__} -->\n\n"
+        "Written by `python -m theory derive --all --latex > docs/theory.md`; a test keeps it current.\n\n"
+        "Notation: f = c (bᵀx + s·uᵀx_o), population loss L = ½(cb−β)ᵀΣ(cb−β) + ½αc²s² + ½α, residual r = β − cb, "
+        "drive D = bᵀΣr, balancedness Q = c² − ‖b‖² − s², step size η. `python -m theory check` runs the numeric checks.\n\n"
     )
     return head + "\n".join(render(s, latex=True) for s in all_statements().values())
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import lambertw
 
-from theory.command_line import InputError, require_positive
+from theory.command_line import InputError, require_all, require_positive
 from theory.model import Model, State, drive
-from theory.predictions import edge_amplitude
+from theory.oscillation import edge_amplitude
 from theory.symbolic import Array
 
 Flags = npt.NDArray[np.bool_]
@@ -299,10 +299,3 @@ def _log_drive(model: Model, state: State, lr: float) -> tuple[Array, Array]:
     values = drive(model, state)
     values = np.where(values > 0, values, np.nan)
     return np.log(values), 4 * lr * values / _threshold(model, lr)
-
-
-def require_all(name: str, values: Array, good: Flags, mend: str) -> None:
-    """Refuses an array with an entry that is not finite or not good, naming the first one and the mend."""
-    good = good & np.isfinite(values)
-    if not good.all():
-        raise InputError(f"{name} is {values[~good].ravel()[0]}: give {mend}")

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from theory.command_line import InputError, require_positive
+from theory.curvature import arrow_form
 from theory.model import Model, State
-from theory.sharpness import arrow_form
 from theory.symbolic import Array
 
 Flags = npt.NDArray[np.bool_]

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import expit
 
 from theory.command_line import InputError, require_positive
-from theory.gradient_descent import descend
+from theory.descent import descend
 from theory.model import State
 from theory.symbolic import Array
 from theory.trajectory import Trajectory

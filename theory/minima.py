@@ -16,9 +16,9 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
 from theory.command_line import InputError, require_positive
+from theory.curvature import layer_sharpness, sharpness
+from theory.limits import flow_limit
 from theory.model import Model, State, balancedness, gradient
-from theory.predictions import flow_limit
-from theory.sharpness import layer_sharpness, sharpness
 from theory.symbolic import Array
 
 _AT_REST = 1e-20

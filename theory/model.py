@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -46,12 +47,12 @@ class Model:
         if (self.alpha < 0).any() or (self.covariance < 0).any():
             raise InputError("a second moment is negative: alpha and covariance must be at least 0")
 
-    @property
+    @cached_property
     def curvatures(self) -> Array:
         """(d1 + J,) second moment of every coordinate: Σ's eigenvalues, then α."""
         return np.concatenate([self.covariance, self.alpha])
 
-    @property
+    @cached_property
     def target(self) -> Array:
         """(d1 + J,) linear target of every coordinate: β, then zeros."""
         return np.concatenate([self.beta, np.zeros_like(self.alpha)])

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from theory.command_line import InputError, require_positive
-from theory.gradient_descent import VectorMap, descend
+from theory.descent import VectorMap, descend
 from theory.model import Model, State, gradient
 from theory.symbolic import Array
 from theory.trajectory import Trajectory

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import lambertw
 
-from theory.edge import Flags, edge_units, require_all
+from theory.command_line import require_all
+from theory.edge import Flags, edge_units
 from theory.model import Model, State
 from theory.symbolic import Array
 

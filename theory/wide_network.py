@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.integrate import solve_ivp
 
 from theory.command_line import InputError, require_positive
-from theory.gradient_descent import VectorMap, iterate
+from theory.descent import VectorMap, iterate
 from theory.model import Model, State, gradient, loss
 from theory.symbolic import Array
 

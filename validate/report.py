@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import html
 import json
 import math
@@ -74,7 +73,7 @@ def _as_json(report: Report, groups: list[dict[str, Any]]) -> dict[str, Any]:
         "preset": report.preset,
         "every_claim_holds": all(v.holds for v in report.verdicts),
         "claims": [_claim_json(v) for v in report.verdicts],
-        "predictions": dataclasses.asdict(report.predictions),
+        "predictions": report.predictions.as_dict(),
         "groups": groups,
         "runs": [{"name": r.name, "config": r.config, "environment": r.environment} for r in report.runs],
     }

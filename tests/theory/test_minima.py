@@ -21,6 +21,7 @@ from theory import (
     random_start,
     sharpness,
 )
+from theory.curvature import layer_sharpness
 from theory.minima import (
     balancedness_drift,
     descent_limit,
@@ -30,7 +31,6 @@ from theory.minima import (
     smallest_minimum_sharpness_identity,
     stable_interval,
 )
-from theory.sharpness import layer_sharpness
 from theory.statements import all_statements
 
 

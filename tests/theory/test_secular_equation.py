@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from strategies import finite, models_with_states
 
 from theory import InputError, Model, State, hessian, power_law_covariance
+from theory.curvature import layer_sharpness, sharpness, smallest_eigenvalue, spectrum
 from theory.secular_equation import largest_root
-from theory.sharpness import layer_sharpness, sharpness, smallest_eigenvalue, spectrum
 
 Arrow = tuple[float, list[float], list[float]]
 

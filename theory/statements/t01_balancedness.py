@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
-from theory.gradient_descent import gradient_descent
-from theory.gradient_flow import gradient_flow
+from theory.descent import gradient_descent
+from theory.flow import gradient_flow
 from theory.model import Model, State, balancedness, gradient, power_law_covariance, random_start
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import c

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
+from theory.curvature import sharpness, smallest_eigenvalue, spectrum
 from theory.model import Model, State, hessian
-from theory.sharpness import sharpness, smallest_eigenvalue, spectrum
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic_network import SymbolicNetwork, symbolic_network
 

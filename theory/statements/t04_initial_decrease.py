@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
-from theory.gradient_descent import gradient_descent
+from theory.descent import gradient_descent
 from theory.initial_sharpness import target_limits
 from theory.model import Model, State, drive, gradient, power_law_covariance, random_start
 from theory.statements.base import Check, Statement, Status, Step

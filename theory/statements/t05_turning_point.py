@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import sympy as sp
 
-from theory.gradient_flow import gradient_flow
+from theory.flow import gradient_flow
 from theory.model import Model, State
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import COORDINATE_LOSS, Array, c, curvature, target, w

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
-from theory.gradient_flow import gradient_flow
+from theory.curvature import sharpness
+from theory.flow import gradient_flow
+from theory.limits import flow_limit
 from theory.model import Model, State, balancedness, hessian
-from theory.predictions import flow_limit
-from theory.sharpness import sharpness
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import Array
 from theory.symbolic_network import symbolic_network

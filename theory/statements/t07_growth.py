@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
-from theory.gradient_descent import gradient_descent
-from theory.gradient_flow import gradient_flow
+from theory.descent import gradient_descent
+from theory.flow import gradient_flow
 from theory.model import Model, State, random_start
-from theory.predictions import growth_factor
+from theory.oscillation import growth_factor
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import c, coordinate_derivatives, curvature, target, w
 

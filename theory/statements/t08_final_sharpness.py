@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
-from theory.gradient_descent import gradient_descent
+from theory.curvature import sharpness
+from theory.descent import gradient_descent
 from theory.minima import (
     balancedness_drift,
     smallest_minimum_sharpness,
@@ -15,7 +16,6 @@ from theory.minima import (
     stable_interval,
 )
 from theory.model import Model, State, random_start
-from theory.sharpness import sharpness
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import COORDINATE_LOSS, Array, c, curvature, target, w
 

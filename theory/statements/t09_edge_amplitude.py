@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
+from theory.descent import gradient_descent
 from theory.edge import edge_units, settled, slow_state
-from theory.gradient_descent import gradient_descent
 from theory.model import Model, State, drive, power_law_covariance
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import COORDINATE_LOSS, Array, c, curvature, target, w

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
-from theory.gradient_descent import gradient_descent
+from theory.descent import gradient_descent
 from theory.model import Model, State, drive, power_law_covariance
 from theory.onset import population_onset
-from theory.predictions import edge_amplitude, growth_factor
+from theory.oscillation import edge_amplitude, growth_factor
 from theory.statements.base import Check, Statement, Status, Step
 from theory.statements.t07_growth import derivation as growth
 from theory.symbolic import Array, c, curvature, w

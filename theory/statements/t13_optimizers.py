@@ -9,7 +9,7 @@ import sympy as sp
 
 from theory.model import Model, State, power_law_covariance
 from theory.optimizer_maps import Adam, Momentum, SignDescent, descend_with, growth_per_step, preconditioner
-from theory.predictions import edge_amplitude
+from theory.oscillation import edge_amplitude
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import c, coordinate_derivatives, curvature, target, w
 

@@ -8,9 +8,9 @@ import numpy as np
 import sympy as sp
 
 from theory.deep_network import DeepState, deep_descent
-from theory.gradient_descent import gradient_descent
+from theory.descent import gradient_descent
 from theory.model import Model, State, power_law_covariance
-from theory.predictions import growth_factor
+from theory.oscillation import growth_factor
 from theory.statements.base import Check, Statement, Status, Step
 from theory.symbolic import COORDINATE_LOSS, c, coordinate_derivatives, curvature, target, w
 from theory.wide_network import (

@@ -1,0 +1,176 @@
+"""Predictions against simulated descent: inside its domain, each lies within the error it states."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import theory
+from theory import InputError, Model, SampleMoments, State, random_start
+from theory.configuration import DescentConfig
+from theory.phase_diagram import phase_diagram
+from theory.plotting import plot_predictions
+from theory.predictions import SPIKE_EXCESS, Regime, predict, table
+
+DEFAULT = DescentConfig()
+
+
+def _draw(rng: np.random.Generator) -> DescentConfig:
+    alpha, beta = float(np.exp(rng.uniform(np.log(4), np.log(40)))), float(rng.uniform(1, 12))
+    # From well below the flow's limit to well above it.
+    lr = 2 / (max(alpha, 2) * beta) * float(rng.uniform(0.3, 1.5))
+    return DescentConfig(
+        alpha=alpha,
+        beta=beta,
+        k=float(rng.choice([1, 3, 10])),
+        d1=int(rng.integers(5, 40)),
+        exponent=float(rng.choice([0.0, 0.5])),
+        lr=lr,
+        steps=600,
+        start_seed=int(rng.integers(1000)),
+    )
+
+
+def test_predictions_lie_within_their_errors_in_their_domains() -> None:
+    rng = np.random.default_rng(5)
+    outcomes: dict[str, list[bool]] = {"lowest": [], "crossing": [], "end": [], "spike": []}
+    for _ in range(45):
+        config = _draw(rng)
+        predicted = predict(config.model, config.initial_state, config.lr, config.steps)
+        descent = theory.gradient_descent(config.model, config.initial_state, config.lr, config.steps)
+        if descent.diverged_at is not None or not np.isfinite(descent.state.vector).all():
+            continue
+        sharpness = theory.sharpness(config.model, descent.state)
+        quantities = predicted.quantities
+        gentle = config.lr * sharpness[0] < 1
+        if gentle:
+            lowest = quantities["sharpness_lowest"]
+            outcomes["lowest"].append(abs(sharpness.min() - lowest.value) <= 1.5 * lowest.error + 1e-6)
+            crossing = quantities["crossing_step"]
+            if crossing.value is not None and crossing.error is not None:
+                later = np.arange(sharpness.size) > sharpness[: sharpness.size // 4].argmin()
+                after = np.flatnonzero((sharpness >= 2 / config.lr) & later)
+                outcomes["crossing"].append(bool(after.size) and abs(after[0] - crossing.value) <= 1.5 * crossing.error)
+        end = quantities["sharpness_final"]
+        if end.value is not None and config.exponent == 0:
+            outcomes["end"].append(abs(sharpness[-1] - end.value) <= 1.05 * end.error + 1e-3 * end.value)
+        spike = quantities["spike_height"]
+        onset = predicted["onset_step"]
+        if spike.value is not None and "OUTSIDE" not in spike.domain and onset is not None and onset < 540:
+            after = descent.state.s[int(onset) :, 0] ** 2
+            peak = after[1:-1][after[1:-1] > np.maximum(after[:-2], after[2:])]
+            if peak.size:
+                outcomes["spike"].append(abs(peak[0] - spike.value) <= spike.error)
+    for name, inside in outcomes.items():
+        assert len(inside) >= 5, name
+        assert np.mean(inside) >= 0.85, (name, np.mean(inside), len(inside))
+
+
+def test_the_onset_of_the_population_is_exact() -> None:
+    predicted = predict(DEFAULT.model, DEFAULT.initial_state, DEFAULT.lr, 400)
+    descent = theory.gradient_descent(DEFAULT.model, DEFAULT.initial_state, DEFAULT.lr, 400).state
+    ratio = descent.s[:, 0] ** 2 / theory.edge_amplitude(DEFAULT.model, descent)
+    crossed = np.flatnonzero(DEFAULT.lr * DEFAULT.alpha * descent.c**2 > 2)[0]
+    assert predicted["onset_step"] == crossed + np.flatnonzero(ratio[crossed:] > 1)[0]
+
+
+def test_a_sample_gets_an_onset_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    x, outlier = rng.normal(size=(4000, 50)), rng.random(4000) < 0.05
+    o = np.where(outlier, rng.choice([-1, 1], 4000) * np.sqrt(20 / 0.05), 0.0)
+    y = x @ DEFAULT.model.beta + np.abs(o)
+    sample = SampleMoments.from_samples(x, o, y)
+    predicted = predict(DEFAULT.model, DEFAULT.initial_state, DEFAULT.lr, 400, sample=sample)
+    assert predicted.sample_onset is not None
+    quantity = predicted.quantities["onset_step_sample"]
+    run = theory.sample_descent(sample, DEFAULT.initial_state, DEFAULT.lr, 400)
+    from theory.onset import observed_onset
+
+    seen = observed_onset(sample, run.state, DEFAULT.lr).step
+    assert seen is not None
+    assert abs(seen - quantity.value) <= quantity.error
+
+
+@pytest.mark.parametrize(("lr", "regime"), [(0.02, Regime.CONVERGES), (0.04, Regime.EDGE), (0.2, Regime.UNSTABLE)])
+def test_regimes(lr: float, regime: Regime) -> None:
+    predicted = predict(DEFAULT.model, DEFAULT.initial_state, lr, 200)
+    assert predicted.regime is regime
+    assert (predicted.final is not None) == (regime is Regime.CONVERGES)
+    text = table(predicted)
+    assert str(regime) in text
+    assert "nan" not in text
+
+
+def test_the_amplitude_curve_is_that_of_the_settled_edge() -> None:
+    """T9 along the path with c held at the threshold, against a long descent that has settled there."""
+    config = DescentConfig(beta=5.0, d1=100, exponent=1.0, lr=0.06, steps=3000)
+    model, c = config.model, np.sqrt(2 / (0.06 * 20.0))
+    floor = State(np.array(c), 0.3 * model.beta / c, np.zeros(1))
+    start = State(floor.c, floor.b, 0.5 * np.sqrt(theory.edge_amplitude(model, floor))[None])
+    descent = theory.gradient_descent(model, start, 0.06, 3000).state
+    curves = predict(model, State(0.999 * c, floor.b, start.s), 0.06, 3000).curves
+    measured = descent.s[2500:, 0] ** 2
+    # Only the tail's decay compares: the run's spikes have moved it along the path by some steps.
+    rate = np.polyfit(np.arange(measured.size), np.log(measured), 1)[0]
+    predicted = np.polyfit(np.arange(501), np.log(curves.edge_amplitude[2500:]), 1)[0]
+    assert rate == pytest.approx(predicted, rel=0.15)
+
+
+def test_json_is_plain_and_complete() -> None:
+    plain = predict(DEFAULT.model, DEFAULT.initial_state, 0.04, 50).as_dict(curves=True)
+    text = json.dumps(plain, allow_nan=False)
+    assert set(json.loads(text)["quantities"]) >= {"threshold", "sharpness_final", "onset_step", "spike_height"}
+    assert len(plain["curves"]["sharpness"]) == 51
+
+
+@given(st.floats(0.5, 5), st.floats(0, 1), st.integers(0, 100))
+def test_degenerate_models_are_predicted_or_refused(beta: float, opposing: float, seed: int) -> None:
+    start = random_start(4, 1.0, seed)
+    for model in (Model([0.0], [beta] * 4, [1.0] * 4), Model([3.0], [beta] * 4, [1.0, 1.0, 0.5, 0.0])):
+        state = State(start.c, start.b, start.s * opposing)
+        predicted = predict(model, state, 0.05, 30)
+        assert np.isfinite(predicted["flow_sharpness_final"])
+
+
+def test_a_model_without_a_target_converges_to_zero() -> None:
+    predicted = predict(Model([3.0], [0.0, 0.0], [1.0, 1.0]), random_start(2, 1.0, 0), 0.05, 50)
+    assert predicted["flow_sharpness_final"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [{"lr": 0.0}, {"steps": 0}, {"fraction": -1.0}])
+def test_bad_input_is_refused(bad: dict[str, float]) -> None:
+    options = {"lr": 0.04, "steps": 10, "fraction": 0.05, **bad}
+    with pytest.raises(InputError, match=next(iter(bad))):
+        predict(DEFAULT.model, DEFAULT.initial_state, options.pop("lr"), options.pop("steps"), **options)
+
+
+@given(st.floats(1e-3, 1), st.floats(0.1, 100), st.floats(0.1, 10))
+def test_the_phase_diagram_is_the_predictions_regime(lr: float, alpha: float, beta: float) -> None:
+    diagram = phase_diagram(lr, alpha, beta)
+    model = Model([alpha], beta * np.eye(3)[0], np.ones(3))
+    limit = theory.flow_limit(model, random_start(3, 2.0, 0))
+    assert float(diagram.flow_sharpness) == pytest.approx(float(theory.sharpness(model, limit)), rel=1e-9)
+    assert int(diagram.converges) + int(diagram.edge) + int(diagram.unstable) == 1
+    assert diagram.flattest <= diagram.flow_sharpness * (1 + 1e-12)
+
+
+def test_a_phase_diagram_of_forty_thousand_cells_takes_no_time() -> None:
+    begin = time.perf_counter()
+    diagram = phase_diagram(np.geomspace(0.001, 1, 200)[:, None], np.geomspace(1, 100, 200), 3.0)
+    assert diagram.edge.shape == (200, 200)
+    assert time.perf_counter() - begin < 5  # seconds, by a margin of a thousand
+
+
+def test_the_plot_is_written_or_refused(tmp_path: Path) -> None:
+    predicted = predict(DEFAULT.model, DEFAULT.initial_state, 0.04, 100)
+    plot_predictions(predicted, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    with pytest.raises(InputError, match=r"--plot is p\.gif"):
+        plot_predictions(predicted, Path("p.gif"))
+    assert SPIKE_EXCESS[0] < SPIKE_EXCESS[1]
