@@ -252,6 +252,22 @@ def test_the_lower_bounds_are_the_comparison_they_are_said_to_be(
     assert (after >= best * (0.8 if s_squared else 1 - 1e-7)).all()
 
 
+def test_the_bound_after_the_turn_with_its_integrals_by_quadrature() -> None:
+    alpha, beta, height, u, s, t = 20.0, 3.0, 0.2, 0.6, 0.3, 0.3
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    x, weights = t * (nodes + 1) / 2, t * weights / 2
+    growth = np.cosh(beta * x + np.arctanh(u)) ** 2 / np.cosh(np.arctanh(u)) ** 2
+    end = np.cosh(beta * t + np.arctanh(u)) ** 2 / np.cosh(np.arctanh(u)) ** 2
+    k, rate = (alpha - 1) * s**2 / (alpha * height), 2 * alpha * height
+    e = np.exp(k * (1 - np.exp(-rate * t)))
+    # E(t)/E(x) under its chord, from E(t) at x = 0 to 1 at x = t
+    chord = 1 + (e - 1) * (np.exp(-rate * x) - np.exp(-rate * t)) / (1 - np.exp(-rate * t))
+    assert (chord >= np.exp(k * (np.exp(-rate * x) - np.exp(-rate * t)))).all()
+    expected = end / (e / height + 2 * (weights * growth * chord).sum())
+    assert expected > max(height, float(c_squared_lower(t, alpha, beta, height, u)))
+    assert c_squared_lower_after_turn(t, alpha, beta, height, u, s) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
