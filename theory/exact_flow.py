@@ -59,8 +59,11 @@ def _rate(model: Model, start: State) -> float:
 
 def _riccati(c: float, w: Array, target: Array, q: float, t: Array) -> Array:
     """(n, 1 + d) solution (c, w) at scaled times t, all factors in logarithms so that none over- or underflows."""
-    norm = float(np.linalg.norm(target))
-    unit = target / norm if norm > 0 else np.zeros_like(target)
+    largest = float(np.abs(target).max())
+    unit = target / largest if largest > 0 else target
+    # Scaled first, as squares of a tiny target underflow and would leave a direction that is no unit vector.
+    relative = float(np.linalg.norm(unit))
+    norm, unit = largest * relative, unit / relative if largest > 0 else unit
     p = float(unit @ w)
     across = w - p * unit
     mu = np.hypot(norm, q / 2)

@@ -17,8 +17,8 @@ from theory.trajectory import Trajectory
 
 BoolArray = npt.NDArray[np.bool_]
 
-# c² − ‖b‖² − ‖s‖² of a balanced start is 0 up to rounding of its terms; this much below 0 still counts as balanced.
-_BALANCED = 1e-12
+# A balanced start has Q = 0, and b = v₀β equal v_i, up to rounding only; this much is allowed for, relatively.
+_ROUNDING = 1e-12
 
 
 def second_derivative_of_c(model: Model, state: State) -> Array:
@@ -104,7 +104,7 @@ def ordered_start_turns_once(model: Model, state: State) -> BoolArray:
     order = np.argsort(model.covariance[active], kind="stable")
     eigenvalues = model.covariance[active][order]
     filtered = (state.b[..., active] / model.beta[active])[..., order]  # v_i, slowest first
-    within = (filtered >= 0) & (filtered * state.c[..., None] <= 1)
+    within = (filtered >= 0) & (filtered * state.c[..., None] <= 1 + _ROUNDING)
     return np.asarray(
         (state.c > 0)
         & within.all(-1)
@@ -138,13 +138,13 @@ def _common_eigenvalue(model: Model) -> float | None:
 
 def _stays_positive(state: State) -> BoolArray:
     """Whether c > 0 and Q ≥ 0 up to rounding: c² = Q + ‖w‖² then cannot reach 0 in finite time."""
-    return np.asarray((state.c > 0) & (balancedness(state) >= -_BALANCED * state.c**2))
+    return np.asarray((state.c > 0) & (balancedness(state) >= -_ROUNDING * state.c**2))
 
 
 def _nondecreasing(values: Array, eigenvalues: Array) -> BoolArray:
-    """Whether no value at a smaller eigenvalue exceeds one at a larger one; both are sorted by eigenvalue."""
+    """Whether no value at a smaller eigenvalue exceeds one at a larger one, up to rounding; sorted by eigenvalue."""
     good = np.ones(values.shape[:-1], dtype=np.bool_)
     _, starts = np.unique(eigenvalues, return_index=True)
     for first in starts[1:]:
-        good &= values[..., :first].max(-1) <= values[..., first:].min(-1)
+        good &= values[..., :first].max(-1) <= (1 + _ROUNDING) * values[..., first:].min(-1)
     return good

@@ -114,6 +114,7 @@ def test_the_bounds_scale_as_the_flow_does(start: Start, scale: float) -> None:
     alpha, beta, p, s, c = start
     one = turning_bounds(*start)
     other = turning_bounds(alpha, beta * scale**2, p * scale, s * scale, c * scale)
+    assume(abs(beta / c**2 - 1) > 1e-9)  # from there on the upper bound is finite
     # c'(0) = 0 up to rounding: the two sides may disagree whether t₁ = 0.
     assume((one.time_upper == 0) == (other.time_upper == 0))
     for name, power in (("time_lower", 2), ("time_upper", 2), ("c_squared_lower", -2), ("c_squared_upper", -2)):
@@ -250,6 +251,22 @@ def test_the_lower_bounds_are_the_comparison_they_are_said_to_be(
     # The chord gives away a little; without opposing weight nothing.
     assert (after <= best * (1 + 1e-7)).all()
     assert (after >= best * (0.8 if s_squared else 1 - 1e-7)).all()
+
+
+def test_the_bound_after_the_turn_with_its_integrals_by_quadrature() -> None:
+    alpha, beta, height, u, s, t = 20.0, 3.0, 0.2, 0.6, 0.3, 0.3
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    x, weights = t * (nodes + 1) / 2, t * weights / 2
+    growth = np.cosh(beta * x + np.arctanh(u)) ** 2 / np.cosh(np.arctanh(u)) ** 2
+    end = np.cosh(beta * t + np.arctanh(u)) ** 2 / np.cosh(np.arctanh(u)) ** 2
+    k, rate = (alpha - 1) * s**2 / (alpha * height), 2 * alpha * height
+    e = np.exp(k * (1 - np.exp(-rate * t)))
+    # E(t)/E(x) under its chord, from E(t) at x = 0 to 1 at x = t
+    chord = 1 + (e - 1) * (np.exp(-rate * x) - np.exp(-rate * t)) / (1 - np.exp(-rate * t))
+    assert (chord >= np.exp(k * (np.exp(-rate * x) - np.exp(-rate * t)))).all()
+    expected = end / (e / height + 2 * (weights * growth * chord).sum())
+    assert expected > max(height, float(c_squared_lower(t, alpha, beta, height, u)))
+    assert c_squared_lower_after_turn(t, alpha, beta, height, u, s) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
