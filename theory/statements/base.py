@@ -30,15 +30,19 @@ class Step:
         text: what the line says, in words; it may carry an argument that algebra cannot.
         left: left side.
         right: right side; sympy must reduce left − right to zero.
+        reduce: brings an expression to the form in which the two sides are compared, where `expand` and `simplify`
+            alone would not do or would take minutes.
     """
 
     text: str
     left: sp.Expr
     right: sp.Expr
+    reduce: Callable[[sp.Expr], sp.Expr] | None = None
 
     def residual(self) -> sp.Expr:
         """Left − right, reduced by sympy now; zero when the step is right."""
-        difference = sp.expand(self.left - self.right)
+        left, right = (self.left, self.right) if self.reduce is None else map(self.reduce, (self.left, self.right))
+        difference = sp.expand(left - right)
         return difference if difference == 0 else sp.simplify(difference)
 
 

@@ -35,9 +35,9 @@ def derivation() -> Sequence[Step]:
             -curvature * path(t) ** 2 * solution,
         ),
         Step(
-            "At ηαc² = 2 the factor is −1: below, |s| shrinks; above, it grows; the sign alternates above ηαc² = 1.",
-            (1 - lr * curvature * c**2).subs(curvature, 2 / (lr * c**2)),
-            sp.Integer(-1),
+            "The factor is −1 at η = 2/(αc²): below, |s| shrinks; above, it grows. The sign alternates above 1/(αc²).",
+            sp.solve(1 - lr * curvature * c**2 + 1, lr)[0],
+            2 / (curvature * c**2),
         ),
     )
 
