@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 from scipy.integrate import solve_ivp
@@ -19,7 +21,7 @@ def gradient_flow(
     *,
     rtol: float = 1e-12,
     atol: float = 1e-14,
-    method: str = "DOP853",
+    method: Literal["DOP853", "LSODA", "Radau"] = "DOP853",
 ) -> Trajectory:
     """Integrates c' = D − c Σ_j α_j s_j², b' = c Σ(β − cb), s_j' = −α_j c² s_j.
 

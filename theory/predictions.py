@@ -33,6 +33,10 @@ SPIKE_LEAST_START = 1e-5
 """Relative error of the first spike's height seen in nine of ten random runs, and where."""
 
 
+OUTSIDE = "OUTSIDE"
+"""Stands in the domain of a prediction that is made outside it."""
+
+
 class Regime(StrEnum):
     """What becomes of descent (T8)."""
 
@@ -157,13 +161,21 @@ def predict(
 def table(predictions: Predictions) -> str:
     """The predictions as aligned lines: symbol, meaning, value, error, statement; then the domains."""
     cells = [
-        (q.symbol, q.meaning, _number(q.value), "" if q.error is None else f"± {q.error:.2g}", f"({q.statement})")
+        (
+            q.symbol,
+            q.meaning,
+            _number(q.value),
+            "" if q.error is None else f"± {q.error:.2g}",
+            f"({q.statement})" + (" *" if OUTSIDE in q.domain else ""),
+        )
         for q in predictions.quantities.values()
     ]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
     lines = [f"  regime: {predictions.regime} (T8)"]
     for a, b, c, d, e in cells:
         lines.append(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:<{widths[3]}}  {e}")
+    if any(OUTSIDE in q.domain for q in predictions.quantities.values()):
+        lines.append("  * outside the prediction's domain here; --domains says why")
     return "\n".join(lines)
 
 
@@ -185,7 +197,7 @@ def _sharpness_quantities(model: Model, start: State, lr: float, curves: Curves)
     lowest, crossing = float(curves.sharpness.min()), curves.crossing_step
     at_start = layer_sharpness(model, start)
     initial = lr * float(at_start.whole)
-    gentle = f"ηλ(0) < 1, here {initial:.2g}" + ("" if initial < 1 else ": OUTSIDE, descent leaves the flow at once")
+    gentle = f"ηλ(0) < 1, here {initial:.2g}" + ("" if initial < 1 else f": {OUTSIDE}, descent leaves the flow at once")
     quantities = {
         "threshold": Quantity("2/η", "stability threshold", 2 / lr, 0.0, "always", "T8"),
         "sharpness_start": Quantity(
@@ -321,7 +333,7 @@ def _spike_quantity(model: Model, start: State, lr: float, onset: Onset) -> Quan
     spike = spike_height(units.drive, units.height, units.excess, units.damping)
     height = float(spike.height) / (4 * lr * float(model.alpha[0]))
     inside = SPIKE_EXCESS[0] < units.excess <= SPIKE_EXCESS[1] and units.height > SPIKE_LEAST_START * units.drive
-    where = "here" if inside else "OUTSIDE it here"
+    where = "so here" if inside else f"{OUTSIDE} here"
     return Quantity(
         symbol,
         meaning,
