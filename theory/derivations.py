@@ -48,8 +48,8 @@ def render_all() -> str:
         f"# The statements, derived\n\n<!-- sympy {sp.__version__} -->\n\n"
         "Written by `python -m theory derive --all --latex > docs/theory.md`; a test keeps it current.\n\n"
         "Notation: f = c (bᵀx + s·uᵀx_o), population loss L = ½(cb−β)ᵀΣ(cb−β) + ½αc²s² + ½α, "
-        "r = β − cb, "
-        "drive D = bᵀΣr, balancedness Q = c² − ‖b‖² − s², step size η. `python -m theory check` runs the numeric checks.\n\n"
+        "r = β − cb, drive D = bᵀΣr, balancedness Q = c² − ‖b‖² − s², step size η. "
+        "`python -m theory check` runs the numeric checks.\n\n"
     )
     return head + "\n".join(render(s, latex=True) for s in all_statements().values())
 
