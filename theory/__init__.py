@@ -1,4 +1,14 @@
-"""Dynamics of the two-layer linear network with opposing features: symbolic, exact, numerical."""
+"""Dynamics of the two-layer linear network with opposing features: symbolic, exact, numerical.
+
+Where to look:
+
+- the model: `model`, `symbolic` (the loss, source of all derivatives), `curvature` (`secular_equation`)
+- its dynamics: `flow`, `descent`, `optimizer_maps`, `exact_flow` (closed form), `limits`, `minima`
+- early and late: `initial_sharpness`, `turning_point`, `turning_bounds`, `sharpening`
+- the edge of stability: `oscillation`, `edge`, `spikes`, `onset`, `entry_exit`, `reduced_map` (for real networks)
+- other settings: `finite_sample`, `unequal_groups`, `wide_network`, `deep_network`, `logistic`
+- what a user asks for: `predictions` (`quantities`, `curves`), `phase_diagram`, `statements` (`derivations`)
+"""
 
 from theory.command_line import InputError
 from theory.curvature import LayerSharpness, layer_sharpness, sharpness, smallest_eigenvalue, spectrum
@@ -22,7 +32,8 @@ from theory.model import (
 from theory.onset import Onset, Seed, population_onset, sample_onset
 from theory.optimizer_maps import Adam, Momentum, SignDescent, descend_with
 from theory.oscillation import edge_amplitude, growth_factor
-from theory.predictions import Predictions, Quantity, predict
+from theory.predictions import Predictions, predict
+from theory.quantities import Quantity
 from theory.reduced_map import ReducedMap, fit_reduced_map
 from theory.spikes import spike_height, spike_of
 from theory.statements import Statement, all_statements

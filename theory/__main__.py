@@ -15,7 +15,8 @@ from theory.configuration import DescentConfig
 from theory.derivations import check_table, render, render_all, statement_named
 from theory.phase_diagram import phase_diagram
 from theory.plotting import plot_predictions
-from theory.predictions import Regime, domains, predict, table
+from theory.predictions import domains, predict, table
+from theory.quantities import Regime
 from theory.statements import all_statements
 
 
