@@ -91,6 +91,7 @@ def test_no_text_is_clipped_and_titles_do_not_overlap(name: str, runs: Runs) -> 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_drawing_changes_no_global_style_and_repeats_to_the_byte(name: str, runs: Runs, tmp_path: Path) -> None:
+    mpl.rcdefaults()
     before = dict(mpl.rcParams)
     contents = []
     for i in range(2):

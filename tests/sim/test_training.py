@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -68,11 +70,15 @@ def test_the_probe_measures_iterates_midpoints_and_blocks(device: torch.device) 
     np.testing.assert_allclose(data["layer_share_iterate"].sum("layer"), 1)
     whole = data["sharpness_iterate"].sel(measured=data["block_measured"].values)
     assert (data["block_sharpness"].max("layer").values <= whole.values * (1 + 1e-6)).all()
-    dense = _dense_sharpness(_network(device).double(), x.double(), y)
-    assert float(data["sharpness_iterate"][0]) == pytest.approx(dense, rel=1e-4)
+    start = _network(device)
+    assert float(data["sharpness_iterate"][0]) == pytest.approx(_dense_sharpness(start, x, y), rel=1e-4)
+    # Half of one step of descent leads to the midpoint.
+    descend(start, x, y, lr=0.15, steps=1, progress=False)
+    assert float(data["sharpness_midpoint"][0]) == pytest.approx(_dense_sharpness(start, x, y), rel=1e-4)
 
 
 def _dense_sharpness(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    network, x = copy.deepcopy(network).double(), x.double()
     names = [name for name, _ in network.named_parameters()]
     shapes = [p.shape for p in network.parameters()]
     flat = torch.cat([p.detach().reshape(-1) for p in network.parameters()])

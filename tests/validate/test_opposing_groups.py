@@ -45,6 +45,15 @@ def test_the_pairs_numbers_are_those_of_the_singular_vectors() -> None:
     assert swing(held_out, pair) > 5 * swing(held_out, quiet)
 
 
+def test_alternation_is_seen_on_a_steep_drift_and_not_without_a_bounce() -> None:
+    steps = np.arange(50)
+    assert alternation(3.0 * steps + (-1.0) ** steps) == 1.0
+    assert alternation(np.sin(steps / 8)) < 0.2
+    noise = np.random.default_rng(0).normal(size=2000)
+    # Second differences of white noise change sign with probability arccos(−2/3)/π = 0.732.
+    assert alternation(noise) == pytest.approx(np.arccos(-2 / 3) / np.pi, abs=0.04)
+
+
 def test_without_a_planted_pair_nothing_opposes() -> None:
     rng = np.random.default_rng(3)
     first, second = rng.normal(size=(60, 200)), rng.normal(size=(60, 200))
