@@ -110,6 +110,17 @@ def test_each_statement_fails_on_a_wrong_simulation(
     assert not judge(claim, dataclasses.replace(evidence, two_layer=changed)).holds
 
 
+def test_the_onset_fails_on_a_run_that_oscillates_late(evidence: Evidence) -> None:
+    config, data = evidence.two_layer["default"]
+    late = data.copy(deep=True)
+    late["s"].values[200:] = data["s"].values[:-200]
+    late["s"].values[20:200] = data["s"].values[20]
+    claim = next(c for c in CLAIMS if c.name == "T11")
+    assert not judge(
+        claim, dataclasses.replace(evidence, two_layer={**evidence.two_layer, "default": (config, late)})
+    ).holds
+
+
 def test_the_amplitude_fails_off_the_edge(evidence: Evidence) -> None:
     config, data = evidence.two_layer["edge"]
     wrong = data.copy(deep=True)
