@@ -22,11 +22,13 @@ class Examples:
         features: (n, d1 + J) ordinary features x, then each pair's opposing feature uᵀx_o.
         target: (n,) y = βᵀx + Σ_j |u_jᵀx_o|, plus label noise where there is some.
         group: (n,) 0 off the outliers, ±j on the two groups of the j-th pair, j = 1…J; the sign is the feature's.
+        pairs: number J of opposing pairs.
     """
 
     features: Tensor
     target: Tensor
     group: Tensor
+    pairs: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def draw_examples(
         target = x @ beta + feature.abs().sum(1)
         if law.noise:
             target += law.noise * torch.randn(n, generator=generator, dtype=torch.float64)
-        yield Examples(torch.cat([x, feature], 1).to(device), target.to(device), group.to(device))
+        yield Examples(torch.cat([x, feature], 1).to(device), target.to(device), group.to(device), len(fractions))
 
 
 def pair_fractions(model: Model, fraction: float | Sequence[float]) -> list[float]:
