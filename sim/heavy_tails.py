@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import integrate, special, stats
@@ -137,7 +138,7 @@ def hill_estimator(values: Tensor | npt.ArrayLike, top: int) -> TailEstimate:
     >>> round(estimate.index, 12), round(estimate.standard_error, 12)
     (1.0, 0.707106781187)
     """
-    sizes = torch.as_tensor(values).detach().to(torch.float64).abs().flatten()
+    sizes = _as_float64(values).abs()
     if not 1 <= top < sizes.numel():
         raise InputError(f"top is {top} of {sizes.numel()} values: give at least 1 and fewer than there are")
     largest = sizes.topk(top + 1).values
@@ -156,13 +157,19 @@ def kurtosis(values: Tensor | npt.ArrayLike) -> float:
     >>> kurtosis([-1.0, 1.0])
     1.0
     """
-    x = torch.as_tensor(values).detach().to(torch.float64).flatten()
+    x = _as_float64(values)
     if x.numel() < 2 or bool((x == x[0]).all()):
         raise InputError(f"kurtosis of {x.numel()} equal values: give values that differ")
     # In units of the largest deviation, so that no fourth power overflows.
     deviation = x - x.mean()
     square = (deviation / deviation.abs().max()) ** 2
     return float((square * square).mean() / square.mean() ** 2)
+
+
+def _as_float64(values: Tensor | npt.ArrayLike) -> Tensor:
+    # Through NumPy, as torch reads Python's numbers as float32.
+    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values, dtype=np.float64))
+    return tensor.detach().to(torch.float64).flatten()
 
 
 @lru_cache
