@@ -65,6 +65,8 @@ def test_deviations_of_moments_are_of_the_size_of_their_standard_errors() -> Non
     assert (crossed == 0).all()  # no example is in two pairs: exactly 0, no deviation
     rest = np.delete(upper, np.flatnonzero((upper == 0).all(0)), axis=1)
     assert 0.9 < rest.std() < 1.1
+    squares = np.array([c.gram.diagonal().numpy() for c in checks])
+    assert 0.9 < squares.std() < 1.1
 
 
 def test_outliers_are_in_one_pair_and_as_frequent_and_unequal_as_asked_for() -> None:
