@@ -7,13 +7,13 @@ sharpness at which descent itself ends to first order in η, and η S_min < 2, b
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
-from scipy.optimize import brentq
 
 from sim.batched_descent import descend_batch, stack_states
 from sim.progress import progress_bar
@@ -181,16 +181,14 @@ def _phases(runs: xr.Dataset, unit: PhaseUnit) -> np.ndarray:
 
 
 def _descent_boundary(config: DescentConfig) -> float:
-    """Step size at which η S(descent_limit(η)) = 2; the limit is of first order in η, so three digits suffice."""
-
-    def excess(lr: float) -> float:
-        return lr * float(sharpness(config.model, descent_limit(config.model, config.initial_state, lr))) - 2
-
-    flow = 2 / float(sharpness(config.model, flow_limit(config.model, config.initial_state)))
-    try:
-        return float(brentq(excess, 0.1 * flow, 4 * flow, rtol=1e-3))
-    except (ValueError, InputError):
-        return float("nan")
+    """Step size at which η S = 2 at the end of descent, whose sharpness is S₀ + ηS₁ to first order; NaN if none is."""
+    model, start = config.model, config.initial_state
+    flow = float(sharpness(model, flow_limit(model, start)))
+    lr = 2 / flow
+    slope = (float(sharpness(model, descent_limit(model, start, lr))) - flow) / lr
+    # η (S₀ + ηS₁) = 2, the root that is 2/S₀ at S₁ = 0
+    square = flow**2 + 8 * slope
+    return 4 / (flow + math.sqrt(square)) if square >= 0 else math.nan
 
 
 def phase_table(data: xr.Dataset, alpha: float) -> str:
