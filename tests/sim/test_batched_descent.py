@@ -238,6 +238,20 @@ def test_a_run_that_diverges_says_when_and_leaves_the_others_alone() -> None:
     assert np.isfinite(data["loss"][:, 1]).all()
 
 
+@pytest.mark.parametrize("m", [1, 2])
+def test_weights_that_are_not_finite_are_found_in_every_layer_and_width(m: int) -> None:
+    start = _weights(0, 3, m, 4)
+    start[0, -1, 2] = torch.inf
+    start[1, 0, 0] = torch.nan
+    data = descend_batch(
+        population_moments(DescentConfig(d1=2).model, CPU), start, update_rules.GradientDescent(0.001), 5
+    )
+    assert data["diverged_at"].values.tolist() == [0, 0, -1]
+    for name in ("loss", "sharpness", "last_layer", "balancedness"):
+        assert np.isnan(data[name][:, :2]).all(), name
+        assert np.isfinite(data[name][:, 2]).all(), name
+
+
 def test_float32_runs_drift_from_float64_by_rounding_alone_below_the_edge() -> None:
     config = DescentConfig(d1=20, lr=0.01)
     start = stack_states([config.initial_state])
