@@ -103,12 +103,13 @@ def test_split_sgd_is_the_optimizer_of_the_same_name(threshold: float, mu: float
     tau = mu  # none without momentum
     moments = population_moments(DescentConfig(d1=4).model, CPU)
     start = _weights(0, 3, 2, 6)
-    rule = update_rules.SplitSGD(0.01, 0.005, threshold, mu, tau)
-    data = descend_batch(moments, start, rule, 30, keep_weights=True)
+    # Sign steps this large throw coordinates back and forth across the threshold.
+    rule = update_rules.SplitSGD(0.02, 0.1, threshold, mu, tau)
+    data = descend_batch(moments, start, rule, 40, keep_weights=True)
     for run in range(3):
         theta = torch.nn.Parameter(start[run].clone())
-        optimizer = sim.optimizers.SplitSGD([theta], 0.01, 0.005, threshold, mu, tau)
-        for _ in range(30):
+        optimizer = sim.optimizers.SplitSGD([theta], 0.02, 0.1, threshold, mu, tau)
+        for _ in range(40):
             optimizer.zero_grad()
             moments.value(theta[:, 0] @ theta[:, 1:]).backward()
             optimizer.step()
