@@ -1,14 +1,15 @@
-"""Synthetic examples with a two-point opposing feature: large, rare, and of a sign that says nothing."""
+"""Synthetic examples with opposing features: large, rare, and of a sign that says nothing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from sim.heavy_tails import SizeLaw
 from theory import Model
 from theory.command_line import InputError, require_positive
 
@@ -18,54 +19,116 @@ class Examples:
     """A set of examples in the model's eigenbasis.
 
     Attributes:
-        features: (n, d1 + 1) ordinary features x, then the opposing feature uᵀx_o.
-        target: (n,) y = βᵀx + |uᵀx_o|.
-        group: (n,) sign of the opposing feature: 0 off the outliers, +1 and −1 on the two groups.
+        features: (n, d1 + J) ordinary features x, then each pair's opposing feature uᵀx_o.
+        target: (n,) y = βᵀx + Σ_j |u_jᵀx_o|, plus label noise where there is some.
+        group: (n,) 0 off the outliers, ±j on the two groups of the j-th pair, j = 1…J; the sign is the feature's.
+        pairs: number J of opposing pairs.
     """
 
     features: Tensor
     target: Tensor
     group: Tensor
+    pairs: int = 1
 
+
+@dataclass(frozen=True)
+class OpposingLaw:
+    """How opposing features and labels are drawn, beyond their second moment and how rare they are.
+
+    Attributes:
+        sizes: law of an outlier's size.
+        plus_share: share of outliers with a positive sign; ½ makes the groups equal.
+        noise: standard deviation of Gaussian label noise.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    sizes: SizeLaw = field(default_factory=SizeLaw)
+    plus_share: float = 0.5
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.plus_share <= 1:
+            raise InputError(f"share of the plus group is {self.plus_share}: give a number from 0 to 1")
+        require_positive("noise", self.noise, zero_allowed=True)
+
+
+TWO_POINT = OpposingLaw()
+"""The paper's law: every outlier has the same size, the groups are equal, labels have no noise."""
 
 CHUNK = 1 << 16
 """Examples held at once. Part of what a seed means: another size would draw other examples."""
 
 
-def draw_examples(model: Model, count: int, fraction: float, seed: int, device: torch.device) -> Iterator[Examples]:
+def draw_examples(
+    model: Model,
+    count: int,
+    fraction: float | Sequence[float],
+    seed: int,
+    device: torch.device,
+    law: OpposingLaw = TWO_POINT,
+) -> Iterator[Examples]:
     """Draws examples chunk by chunk; the same seed gives the same examples on every device.
 
-    x ~ N(0, Σ); with probability p an example is an outlier, whose opposing feature is ±√(α/p), so that its second
-    moment is α.
+    x ~ N(0, Σ). With probability p_j an example is an outlier of pair j, and of no other pair: its opposing feature is
+    ±√(α_j/p_j) X, with X of the size law and of second moment 1, so that the feature's second moment is α_j.
 
     Args:
-        model: second moments and target; exactly one opposing pair.
+        model: second moments and target, with any number of opposing pairs.
         count: number of examples n.
-        fraction: p, the fraction of outliers.
+        fraction: p_j, the fraction of outliers of each pair; one number stands for every pair.
         seed: seed of the generator, which runs on the CPU.
         device: where the examples are put.
+        law: sizes, imbalance of the groups and label noise.
 
     Raises:
-        InputError: count or fraction out of range, or several opposing pairs.
+        InputError: count or a fraction is out of range, or the fractions are not one a pair.
     """
     require_positive("examples", count)
-    if not 0 < fraction <= 1:
-        raise InputError(f"fraction of outliers is {fraction}: give a number above 0 and at most 1")
-    if model.alpha.size != 1:
-        raise InputError(f"two-point examples take one opposing pair, not {model.alpha.size}")
+    fractions = pair_fractions(model, fraction)
     generator = torch.Generator().manual_seed(seed)
     deviation = torch.tensor(model.covariance).sqrt()
     beta = torch.tensor(model.beta)
-    size = math.sqrt(float(model.alpha[0]) / fraction)
+    edges = torch.tensor(fractions, dtype=torch.float64).cumsum(0)
+    scale = (torch.tensor(model.alpha) / torch.tensor(fractions, dtype=torch.float64)).sqrt()
     for begin in range(0, count, CHUNK):
         n = min(CHUNK, count - begin)
         x = torch.randn(n, beta.numel(), generator=generator, dtype=torch.float64) * deviation
-        outlier = torch.rand(n, generator=generator, dtype=torch.float64) < fraction
-        sign = torch.where(torch.rand(n, generator=generator, dtype=torch.float64) < 0.5, -1, 1)
-        group = torch.where(outlier, sign, 0)
-        feature = size * group.to(torch.float64)
-        yield Examples(
-            features=torch.cat([x, feature[:, None]], 1).to(device),
-            target=(x @ beta + feature.abs()).to(device),
-            group=group.to(device),
-        )
+        # Which of [0, p₁), [p₁, p₁ + p₂), … the draw falls into; J beyond all of them.
+        pair = torch.bucketize(torch.rand(n, generator=generator, dtype=torch.float64), edges, right=True)
+        negative = torch.rand(n, generator=generator, dtype=torch.float64) < 1 - law.plus_share
+        rows = (pair < len(fractions)).nonzero().squeeze(1)
+        pairs = pair[rows]
+        sign = torch.where(negative[rows], -1, 1)
+        group = torch.zeros(n, dtype=torch.int64)
+        group[rows] = sign * (pairs + 1)
+        feature = torch.zeros(n, len(fractions), dtype=torch.float64)
+        feature[rows, pairs] = sign * scale[pairs] * law.sizes.draw(len(rows), generator)
+        target = x @ beta + feature.abs().sum(1)
+        if law.noise:
+            target += law.noise * torch.randn(n, generator=generator, dtype=torch.float64)
+        yield Examples(torch.cat([x, feature], 1).to(device), target.to(device), group.to(device), len(fractions))
+
+
+def pair_fractions(model: Model, fraction: float | Sequence[float]) -> list[float]:
+    """The fraction of outliers of each opposing pair.
+
+    Raises:
+        InputError: a fraction is out of range, they exceed 1 together, or they are not one a pair.
+
+    >>> pair_fractions(Model([2.0, 1.0], [1.0], [1.0]), 0.25)
+    [0.25, 0.25]
+    """
+    pairs = model.alpha.size
+    if pairs == 0:
+        raise InputError("the model has no opposing pair: give at least one alpha")
+    fractions = [float(fraction)] * pairs if isinstance(fraction, int | float) else [float(p) for p in fraction]
+    if len(fractions) != pairs:
+        raise InputError(f"{len(fractions)} fractions of outliers for {pairs} pairs: give one, or one a pair")
+    for p in fractions:
+        if not 0 < p <= 1:
+            raise InputError(f"fraction of outliers is {p}: give a number above 0 and at most 1")
+    if math.fsum(fractions) > 1:
+        raise InputError(f"fractions of outliers are {fractions}, above 1 together: an example is in one pair at most")
+    return fractions
