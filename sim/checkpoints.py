@@ -44,6 +44,7 @@ class Checkpoints:
         self.circumstances = dict(circumstances)
         self.resumed_at: list[int] = []
         self._earlier_seconds = 0.0
+        self._saved = False
         self._started = self._last = time.monotonic()
 
     @property
@@ -69,6 +70,7 @@ class Checkpoints:
 
         Raises:
             InputError: it cannot be written; those before it stay.
+            pickle.UnpicklingError: the state holds other things; said at the first checkpoint, not at a resumption.
         """
         content = io.BytesIO()
         held = {
@@ -79,13 +81,15 @@ class Checkpoints:
             "circumstances": self.circumstances,
         }
         torch.save(held, content)
+        if not self._saved:
+            _load(content.getvalue())
         content.write(hashlib.sha256(content.getbuffer()).digest())
         with writing(self.run):
             self.folder.mkdir(exist_ok=True)
             write_durably(self.folder / f"step-{step:012d}.pt", content.getbuffer())
             for old in self._newest_first()[2:]:
                 old.unlink()
-        self._last = time.monotonic()
+        self._last, self._saved = time.monotonic(), True
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """The newest undamaged checkpoint: number of steps taken and state; None where there is none.
@@ -119,5 +123,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     content = path.read_bytes()
     if hashlib.sha256(content[:-DIGEST_BYTES]).digest() != content[-DIGEST_BYTES:]:
         return None
-    held: dict[str, Any] = torch.load(io.BytesIO(content[:-DIGEST_BYTES]), map_location="cpu", weights_only=True)
+    return _load(content[:-DIGEST_BYTES])
+
+
+def _load(content: bytes) -> dict[str, Any]:
+    held: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return held

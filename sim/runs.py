@@ -22,6 +22,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -127,6 +128,7 @@ def obtain_resumable_run(
     wanted = _plain({**_as_dict(config), "device": device.type})
     place, partial = root / name, root / f".{name}.partial"
     if place.exists() and not force:
+        _tidy(root, name)
         return _finished(root, name, wanted)
     require_writable(root)
     with run_lock(root, name):
@@ -173,7 +175,7 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thor
             folder / "trajectory.zarr", json.loads((folder / "manifest.json").read_text()), CHECKED_BYTES, thorough
         )
         data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"run {folder} is damaged ({what}): delete it and run {made_by} again") from None
     return Run(name, config, environment, data)
@@ -204,9 +206,16 @@ def require_writable(root: Path) -> None:
 def _finished(root: Path, name: str, wanted: dict[str, Any]) -> Run:
     run = read_run(root, name)
     _require_same(root / name, "was made", run.config, wanted)
-    # Left where the process was killed between its last two acts.
-    shutil.rmtree(root / name / "checkpoints", ignore_errors=True)
     return run
+
+
+def _tidy(root: Path, name: str) -> None:
+    """Removes what is left where a process was killed just before its end; not while another one makes the run."""
+    left = (root / f".{name}.replaced", root / f".{name}.lock", root / name / "checkpoints")
+    if any(path.exists() for path in left):
+        with suppress(InputError, OSError), run_lock(root, name):
+            _put_back_replaced(root, name)
+            shutil.rmtree(root / name / "checkpoints", ignore_errors=True)
 
 
 def _require_same(place: Path, how: str, there: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -222,7 +231,7 @@ def _begin(
     place: Path, partial: Path, wanted: dict[str, Any], device: torch.device, force: bool, every_seconds: float
 ) -> Checkpoints:
     """The checkpoints of the half-made run if it can go on, else those of a folder made anew."""
-    circumstances = {"device": describe_device(device), "torch": torch.__version__, "commit": _commit()}
+    circumstances = {"device": describe_device(device), "torch": str(torch.__version__), "commit": _commit()}
     checkpoints = Checkpoints(place, partial / "checkpoints", circumstances, every_seconds)
     if checkpoints.exist and not force:
         try:
