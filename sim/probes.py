@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from sim.curvature import Eigenpairs, HessianOperator, layer_blocks, layer_shares, top_eigenpairs
 from sim.networks import layer_of_parameter
+from sim.record import Record
 
 
 @dataclass
@@ -21,7 +23,7 @@ class SharpnessProbe:
 
     Measured at the iterate θ_t, and where wanted at the midpoint of the step, θ_t − ½η∇L(θ_t): at the edge of stability
     the iterate bounces across the valley, and the midpoint of two iterates lies near its floor. The network is never
-    touched: losses are evaluated on detached copies of its parameters.
+    touched: losses are evaluated on copies of its parameters and buffers.
 
     Attributes:
         network: the network; its class and buffers are used, not its parameters.
@@ -33,6 +35,7 @@ class SharpnessProbe:
         midpoint: whether to measure at the midpoint too.
         tolerance: bound on every relative residual.
         seed: seed of the eigensolver's start vectors.
+        record: where the measurements go, the run's own if they are to be on disk; in memory when not given.
     """
 
     network: nn.Module
@@ -44,58 +47,91 @@ class SharpnessProbe:
     midpoint: bool = True
     tolerance: float = 1e-2
     seed: int = 0
-    _records: list[tuple[str, int, float, float, bool, np.ndarray]] = field(default_factory=list, repr=False)
-    _last: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    record: Record = field(default_factory=Record)
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
+        self._last: dict[str, Tensor] = {}
         self._layers = layer_of_parameter(self.network)
         self._sizes = [p.numel() for p in self.network.parameters()]
+        self._declare()
 
     def __call__(self, step: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Measures where the step is due."""
         if step % self.every:
             return
         hessian = self._hessian([p.detach() for p in parameters])
-        self._measure("iterate", step, hessian)
+        self.record.append("measured", step)
+        self._measure_whole("iterate", hessian)
         if self.blocks_every and step % self.blocks_every == 0:
-            for layer, block in layer_blocks(hessian, self._layers).items():
-                self._measure(f"block {layer}", step, block)
+            self.record.append("block_measured", step)
+            blocks = [
+                self._solve(f"block {name}", block) for name, block in layer_blocks(hessian, self._layers).items()
+            ]
+            self.record.append("block_sharpness", [float(block.values[0]) for block in blocks])
+            self.record.append("block_residual", [float(block.residuals[0]) for block in blocks])
         if self.midpoint:
             halfway = [p.detach() - self.lr / 2 * g for p, g in zip(parameters, gradients, strict=True)]
-            self._measure("midpoint", step, self._hessian(halfway))
+            self._measure_whole("midpoint", self._hessian(halfway))
 
     def dataset(self) -> xr.Dataset:
         """All measurements: dimensions ``measured`` and ``block_measured`` (steps) and ``layer``."""
-        layers = list(dict.fromkeys(self._layers))
-        data = xr.Dataset(coords={"layer": [f"layer {i + 1}" for i in range(len(layers))]})
+        data = self.record.dataset()
+        data = data.drop_vars([name for name in data.variables if name not in self._names])
+        return data.assign_coords(layer=self.layer_names)
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers, in the order of their columns."""
+        return [f"layer {i + 1}" for i in range(len(set(self._layers)))]
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the generator, the last eigenvectors, and measurements that are not in a record on disk."""
+        record = {} if self.record.folder else self.record.state_dict()
+        return {"generator": self._generator.get_state(), "vectors": dict(self._last), "record": record}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to that state."""
+        self._generator.set_state(state["generator"])
+        self._last = {place: vectors.to(self.inputs.device) for place, vectors in state["vectors"].items()}
+        if state["record"]:
+            self.record.load_state_dict(state["record"])
+
+    def _declare(self) -> None:
+        """Names the columns, in the order in which the data set has them."""
+        before, layers = set(self.record.names), len(set(self._layers))
+        self.record.declare("measured", ["measured"], dtype=np.int64)
         for place in ("iterate", "midpoint") if self.midpoint else ("iterate",):
-            rows = [r for r in self._records if r[0] == place]
-            data.coords["measured"] = [r[1] for r in rows]
-            data[f"sharpness_{place}"] = "measured", [r[2] for r in rows]
-            data[f"residual_{place}"] = "measured", [r[3] for r in rows]
-            data[f"converged_{place}"] = "measured", [r[4] for r in rows]
-            data[f"layer_share_{place}"] = ("measured", "layer"), np.array([r[5] for r in rows])
+            self.record.declare(f"sharpness_{place}", ["measured"])
+            self.record.declare(f"residual_{place}", ["measured"])
+            self.record.declare(f"converged_{place}", ["measured"], dtype=np.bool_)
+            self.record.declare(f"layer_share_{place}", ["measured", "layer"], [layers])
         if self.blocks_every:
-            blocks = [[r for r in self._records if r[0] == f"block {layer}"] for layer in layers]
-            data.coords["block_measured"] = [r[1] for r in blocks[0]]
-            for name, column in (("sharpness", 2), ("residual", 3)):
-                values = np.array([[r[column] for r in rows] for rows in blocks]).T
-                data[f"block_{name}"] = ("block_measured", "layer"), values
-        return data
+            self.record.declare("block_measured", ["block_measured"], dtype=np.int64)
+            for name in ("block_sharpness", "block_residual"):
+                self.record.declare(name, ["block_measured", "layer"], [layers])
+        self._names = [name for name in self.record.names if name not in before]
 
     def _hessian(self, parameters: list[Tensor]) -> HessianOperator:
         leaves = [p.requires_grad_() for p in parameters]
         names = [name for name, _ in self.network.named_parameters()]
-        output = torch.func.functional_call(self.network, dict(zip(names, leaves, strict=True)), (self.inputs,))
+        # Batch norm in training mode writes to its buffers: it gets copies.
+        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        values = {**buffers, **dict(zip(names, leaves, strict=True))}
+        output = torch.func.functional_call(self.network, values, (self.inputs,))
         return HessianOperator(F.cross_entropy(output, self.labels), leaves)
 
-    def _measure(self, place: str, step: int, operator: HessianOperator) -> Eigenpairs:
+    def _measure_whole(self, place: str, hessian: HessianOperator) -> None:
+        pairs = self._solve(place, hessian)
+        self.record.append(f"sharpness_{place}", float(pairs.values[0]))
+        self.record.append(f"residual_{place}", float(pairs.residuals[0]))
+        self.record.append(f"converged_{place}", pairs.converged)
+        self.record.append(f"layer_share_{place}", layer_shares(pairs.vectors[0], self._sizes, self._layers))
+
+    def _solve(self, place: str, operator: HessianOperator) -> Eigenpairs:
+        """The top eigenpairs, from those found at the same place the last time."""
         pairs = top_eigenpairs(
             operator, generator=self._generator, start=self._last.get(place), tolerance=self.tolerance
         )
         self._last[place] = pairs.vectors
-        whole = operator.size == sum(self._sizes)
-        shares = layer_shares(pairs.vectors[0], self._sizes, self._layers) if whole else np.array([])
-        self._records.append((place, step, float(pairs.values[0]), float(pairs.residuals[0]), pairs.converged, shares))
         return pairs

@@ -3,9 +3,11 @@
     runs/<name>/config.json        the configuration that made the run
     runs/<name>/environment.json   versions, device, command, commit, times
     runs/<name>/trajectory.zarr    arrays with named dimensions, for `xarray.open_zarr`
+    runs/<name>/manifest.json      size and SHA-256 of the trajectory's files
 
-A run is computed, written to a hidden folder beside its place, and renamed into it: a folder without a leading dot is a
-finished run. Nothing read from disk can execute code.
+A run is made in the hidden folder ``.<name>.partial`` beside its place and renamed into it: a folder without a leading
+dot is a finished run. One that records its steps and takes checkpoints goes on from the last of them, to the same bits,
+when its process is killed. Nothing read from disk can execute code.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,8 +31,16 @@ from typing import Any
 import torch
 import xarray as xr
 
+from sim.checkpoints import CHECKPOINT_SECONDS, Checkpoints
 from sim.device import describe_device
+from sim.durable_files import synchronise, write_durably, writing
+from sim.manifest import check_files, describe_files
+from sim.record import Record
+from sim.run_lock import run_lock
 from theory.command_line import InputError
+
+CHECKED_BYTES = 1 << 26
+"""Size of a trajectory up to which every checksum is checked when it is opened."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,19 @@ class Run:
     data: xr.Dataset
 
 
+@dataclass(frozen=True)
+class RunInProgress:
+    """What a run is given to record its steps with, and to go on from.
+
+    Attributes:
+        record: columns that go to the run's trajectory chunk by chunk.
+        checkpoints: states to go on from; none yet when the run begins.
+    """
+
+    record: Record
+    checkpoints: Checkpoints
+
+
 def obtain_run(
     root: Path,
     name: str,
@@ -58,7 +82,7 @@ def obtain_run(
     device: torch.device,
     force: bool = False,
 ) -> Run:
-    """The run of that name: read if it is finished, else computed and stored.
+    """The run of that name: read if it is finished, else computed in one go and stored.
 
     Args:
         root: folder that holds the runs.
@@ -69,32 +93,74 @@ def obtain_run(
         force: computes again and replaces a finished run.
 
     Raises:
-        InputError: the folder cannot be written, or the finished run has another configuration.
+        InputError: the folder cannot be written, another process makes the run, or it is there with another
+            configuration.
+    """
+    return obtain_resumable_run(root, name, config, lambda _: compute(), device=device, force=force)
+
+
+def obtain_resumable_run(
+    root: Path,
+    name: str,
+    config: object,
+    compute: Callable[[RunInProgress], xr.Dataset],
+    *,
+    device: torch.device,
+    force: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Run:
+    """The run of that name: read if it is finished, continued if it is half made, else made from the start.
+
+    Args:
+        root: folder that holds the runs.
+        name: name of the run's folder.
+        config: a dataclass instance, compared with that of a finished or half-made run.
+        compute: makes the trajectory; `sim.descend` takes the record and the checkpoints it is given. It returns the
+            record's columns and whatever else belongs to the run.
+        device: the device it is made on; kept with the configuration.
+        force: makes the run from the start and replaces a finished or half-made one.
+        checkpoint_seconds: seconds between checkpoints.
+
+    Raises:
+        InputError: the folder cannot be written, another process makes the run, or it is there with another
+            configuration.
     """
     wanted = _plain({**_as_dict(config), "device": device.type})
-    if (root / name).exists() and not force:
-        run = read_run(root, name)
-        if run.config != wanted:
-            keys = [k for k in sorted({*wanted, *run.config}) if wanted.get(k) != run.config.get(k)]
-            raise InputError(
-                f"{root / name} was made with another configuration ({_difference(run.config, wanted, keys)}): "
-                "give --force to replace it or --runs another folder"
-            )
-        return run
+    place, partial = root / name, root / f".{name}.partial"
+    if place.exists() and not force:
+        _tidy(root, name)
+        return _finished(root, name, wanted)
     require_writable(root)
-    started = time.time()
-    data = compute()
-    _store(root, name, wanted, _environment(device, started), data)
+    with run_lock(root, name):
+        _put_back_replaced(root, name)
+        if place.exists() and not force:  # another process finished it meanwhile
+            return _finished(root, name, wanted)
+        started = time.time()
+        with writing(place):
+            checkpoints = _begin(place, partial, wanted, device, force, checkpoint_seconds)
+            record = Record(partial / "trajectory.zarr", run=place)
+        try:
+            data = compute(RunInProgress(record, checkpoints))
+            with writing(place):
+                environment = {**_environment(device, started), "seconds": round(checkpoints.seconds, 2)}
+                _finish(partial, {**environment, "resumed_at": checkpoints.resumed_at}, data, record)
+                _move_into_place(partial, root, name)
+        finally:
+            if not checkpoints.exist:
+                shutil.rmtree(partial, ignore_errors=True)
     return read_run(root, name)
 
 
-def read_run(root: Path, name: str, *, made_by: str = "python -m validate") -> Run:
-    """Opens a finished run.
+def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thorough: bool = False) -> Run:
+    """Opens a finished run; the trajectory is read when it is used.
+
+    The size of every file is checked, and the checksum of the metadata and, up to `CHECKED_BYTES`, of everything.
 
     Args:
         root: folder that holds the runs.
         name: name of the run's folder.
         made_by: the command that makes it, for the error's text.
+        thorough: checks every checksum, however large the run.
 
     Raises:
         InputError: no such run, or its files are damaged.
@@ -105,13 +171,11 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate") -> R
     try:
         config = json.loads((folder / "config.json").read_text())
         environment = json.loads((folder / "environment.json").read_text())
+        check_files(
+            folder / "trajectory.zarr", json.loads((folder / "manifest.json").read_text()), CHECKED_BYTES, thorough
+        )
         data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False)
-        if sorted(data.attrs) != environment["attributes"]:
-            raise ValueError("its attributes are not those the run wrote")
-        for array, shape in environment["arrays"].items():
-            if list(data[array].shape) != shape:
-                raise ValueError(f"array {array} has another shape than the run wrote")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"run {folder} is damaged ({what}): delete it and run {made_by} again") from None
     return Run(name, config, environment, data)
@@ -139,29 +203,87 @@ def require_writable(root: Path) -> None:
         raise InputError(f"folder {root} cannot be written ({error.strerror}): give another one") from None
 
 
-def _store(root: Path, name: str, config: dict[str, Any], environment: dict[str, Any], data: xr.Dataset) -> None:
-    partial = root / f".{name}-{uuid.uuid4().hex}"
-    try:
-        partial.mkdir()
-        # Zarr takes names of coordinates as variable-length text; fixed-length text is not in its format.
-        data = data.assign_coords({k: v.astype(object) for k, v in data.coords.items() if v.dtype.kind == "U"})
-        data.to_zarr(partial / "trajectory.zarr", consolidated=False, zarr_format=3)
-        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        environment["attributes"] = sorted(data.attrs)
-        environment["arrays"] = {str(k): list(v.shape) for k, v in data.variables.items()}
-        (partial / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
-        if (root / name).exists():
-            os.replace(root / name, old := root / f".{name}-old-{uuid.uuid4().hex}")
-            os.replace(partial, root / name)
-            shutil.rmtree(old)
-        else:
-            os.replace(partial, root / name)
-    except OSError as error:
+def _finished(root: Path, name: str, wanted: dict[str, Any]) -> Run:
+    run = read_run(root, name)
+    _require_same(root / name, "was made", run.config, wanted)
+    return run
+
+
+def _tidy(root: Path, name: str) -> None:
+    """Removes what is left where a process was killed just before its end; not while another one makes the run."""
+    left = (root / f".{name}.replaced", root / f".{name}.lock", root / name / "checkpoints")
+    if any(path.exists() for path in left):
+        with suppress(InputError, OSError), run_lock(root, name):
+            _put_back_replaced(root, name)
+            shutil.rmtree(root / name / "checkpoints", ignore_errors=True)
+
+
+def _require_same(place: Path, how: str, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if there != wanted:
+        keys = [k for k in sorted({*wanted, *there}) if wanted.get(k) != there.get(k)]
         raise InputError(
-            f"run {root / name} cannot be written ({error.strerror}): give --runs another folder"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            f"{place} {how} with another configuration ({_difference(there, wanted, keys)}): "
+            "give --force to replace it or --runs another folder"
+        )
+
+
+def _begin(
+    place: Path, partial: Path, wanted: dict[str, Any], device: torch.device, force: bool, every_seconds: float
+) -> Checkpoints:
+    """The checkpoints of the half-made run if it can go on, else those of a folder made anew."""
+    circumstances = {"device": describe_device(device), "torch": str(torch.__version__), "commit": _commit()}
+    checkpoints = Checkpoints(place, partial / "checkpoints", circumstances, every_seconds)
+    if checkpoints.exist and not force:
+        try:
+            there = json.loads((partial / "config.json").read_text())
+        except (OSError, ValueError):
+            raise InputError(f"{partial / 'config.json'} is damaged: give --force to make the run anew") from None
+        _require_same(place, "is half made", there, wanted)
+        return checkpoints
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    write_durably(partial / "config.json", _json(wanted))
+    return checkpoints
+
+
+def _finish(partial: Path, environment: dict[str, Any], data: xr.Dataset, record: Record) -> None:
+    """Writes what the record has not, the environment and the manifest, and forces all of it to the disk."""
+    trajectory = partial / "trajectory.zarr"
+    for other in trajectory.iterdir():  # of an end that was cut short
+        if other.name not in (*record.names, "zarr.json"):
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    data = data.drop_vars(record.names)
+    # Zarr takes names of coordinates as variable-length text; fixed-length text is not in its format.
+    data = data.assign_coords({k: v.astype(object) for k, v in data.coords.items() if v.dtype.kind == "U"})
+    data.to_zarr(trajectory, mode="a", consolidated=False, zarr_format=3)
+    for stray in trajectory.rglob("*.partial"):  # Zarr's, of a process that was killed
+        stray.unlink()
+    files = [path for path in trajectory.rglob("*") if path.is_file()]
+    synchronise([*files, *{path.parent for path in files}])
+    write_durably(partial / "environment.json", _json(environment))
+    write_durably(partial / "manifest.json", _json(describe_files(trajectory)))
+
+
+def _move_into_place(partial: Path, root: Path, name: str) -> None:
+    """Replaces a run of that name; if the process is killed in between, `_put_back_replaced` mends it."""
+    place, replaced = root / name, root / f".{name}.replaced"
+    if place.exists():
+        os.replace(place, replaced)
+    os.replace(partial, place)
+    synchronise([root])
+    shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)
+
+
+def _put_back_replaced(root: Path, name: str) -> None:
+    place, replaced = root / name, root / f".{name}.replaced"
+    if replaced.exists() and not place.exists():
+        os.replace(replaced, place)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _json(values: object) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def _environment(device: torch.device, started: float) -> dict[str, Any]:
@@ -175,7 +297,6 @@ def _environment(device: torch.device, started: float) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": {name: metadata.version(name) for name in packages},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.time() - started, 2),
     }
 
 

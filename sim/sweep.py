@@ -22,9 +22,9 @@ from sim.second_moments import population_batch
 from sim.update_rules import GradientDescent
 from theory.command_line import InputError, require_positive
 from theory.configuration import DescentConfig
+from theory.curvature import sharpness
+from theory.limits import flow_limit
 from theory.minima import descent_limit, smallest_minimum_sharpness
-from theory.predictions import flow_limit
-from theory.sharpness import sharpness
 
 PHASES = ("converges", "oscillates", "diverges", "unsettled")
 

@@ -1,25 +1,51 @@
-"""Full-batch gradient descent that keeps every example's loss at every step."""
+"""Descent, full-batch or in minibatches, that keeps every example's loss at every step and can go on after a kill."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+import xarray as xr
 from torch import Tensor, nn
 
+from sim.arithmetic import Arithmetic
+from sim.batches import Batches, examples_in
+from sim.checkpoints import Checkpoints
 from sim.progress import progress_bar
+from sim.record import Record
 
 
 class Probe(Protocol):
     """A read-only measurement, called with the parameters before each step is taken."""
 
     def __call__(self, step: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Looks at the parameters and the gradients of the mean loss; must change neither."""
+        """Looks at the parameters and the gradients of the batch's mean loss; must change neither."""
+        ...
+
+
+@runtime_checkable
+class StatefulProbe(Protocol):
+    """A probe whose later measurements depend on earlier ones; its state goes into checkpoints."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dicts and lists of tensors, numbers and text."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to that state."""
+        ...
+
+
+class OptimizerFactory(Protocol):
+    """Makes the rule of the steps: a class of `torch.optim`, or `functools.partial` of one with its options."""
+
+    def __call__(self, parameters: list[Tensor], /, *, lr: float) -> torch.optim.Optimizer:
+        """The optimiser of these parameters; its `step` is called without a closure."""
         ...
 
 
@@ -28,13 +54,24 @@ class Descent:
     """What a run of descent leaves behind.
 
     Attributes:
-        losses: (steps, n) loss of each example at the start of each step, float32.
+        record: every column recorded; ``loss`` (step, example) is the loss of each example at the start of each step,
+            NaN where a minibatch leaves the example out.
         diverged_at: first step with a loss that is not finite, None for a finite run. The network then holds the
-            weights of the step before, and `losses` ends there.
+            weights of the step before, and the record ends there.
     """
 
-    losses: npt.NDArray[np.float32]
+    record: Record
     diverged_at: int | None
+
+    @property
+    def data(self) -> xr.Dataset:
+        """The record as a data set, opened lazily where it is on disk."""
+        return self.record.dataset()
+
+    @property
+    def losses(self) -> npt.NDArray[np.floating]:
+        """(steps, n) loss of each example at the start of each step, loaded."""
+        return np.asarray(self.data["loss"].values)
 
 
 def descend(
@@ -44,11 +81,21 @@ def descend(
     *,
     lr: float,
     steps: int,
+    optimizer: OptimizerFactory = torch.optim.SGD,
+    batches: Batches = Batches(),  # noqa: B008 (frozen)
+    arithmetic: Arithmetic = Arithmetic(),  # noqa: B008
     probes: Sequence[Probe] = (),
+    record: Record | None = None,
+    checkpoints: Checkpoints | None = None,
+    loss_dtype: str = "float32",
     description: str = "descent",
     progress: bool = True,
 ) -> Descent:
-    """Runs θ ← θ − η∇L(θ) on the mean cross-entropy over all examples, in place.
+    """Minimises the mean cross-entropy in place; by default θ ← θ − η∇L(θ) with all examples.
+
+    Every example's loss is that of the forward pass whose gradient the step takes. Chunks add up to the gradient of the
+    batch's mean loss, each weighted by its size. With checkpoints, the run goes on from the latest one; killed and
+    resumed, it gives the bits of the uninterrupted run (on the same device, with as many threads).
 
     Args:
         network: the network, on the inputs' device.
@@ -56,27 +103,109 @@ def descend(
         labels: (n,) class indices.
         lr: step size η.
         steps: number of steps.
-        probes: measurements called before each step is taken.
+        optimizer: rule of the steps.
+        batches: examples that a step takes, and how many at once.
+        arithmetic: number format and memory layout.
+        probes: measurements called before each step is taken; the random state is put back after them.
+        record: where losses go; in memory when not given.
+        checkpoints: where the run's state goes, and comes from.
+        loss_dtype: float32 or float16, in which losses are stored.
         description: words of the progress bar.
         progress: whether to show it.
+
+    Raises:
+        InputError: chunks that cut batch norm's batch, or a record or checkpoint that cannot be written.
     """
-    parameters: list[Tensor] = list(network.parameters())
-    previous = [p.detach().clone() for p in parameters]
-    losses = np.empty((steps, len(inputs)), dtype=np.float32)
-    with progress_bar(range(steps), description, show=progress) as bar:
+    count, device = len(inputs), inputs.device
+    batches.require_whole_batch_norm(network, count)
+    record = Record() if record is None else record
+    record.declare("loss", ("step", "example"), (count,), loss_dtype)
+    inputs = arithmetic.arrange(network, inputs)
+    run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
+    with progress_bar(range(run.resume(checkpoints), steps), description, show=progress) as bar:
         for step in bar:
-            each = F.cross_entropy(network(inputs), labels, reduction="none")
-            losses[step] = each.detach().cpu().numpy()
-            if not np.isfinite(losses[step]).all():
-                with torch.no_grad():
-                    torch._foreach_copy_(parameters, previous)
-                return Descent(losses[:step], step)
-            gradients = torch.autograd.grad(each.mean(), parameters)
-            for probe in probes:
-                probe(step, parameters, gradients)
-            with torch.no_grad():
-                torch._foreach_copy_(previous, parameters)
-                torch._foreach_add_(parameters, gradients, alpha=-lr)
+            parts = batches.of_step(step, count, device)
+            losses = torch.full((count,), torch.nan, device=device)
+            for part in parts:
+                with arithmetic.active(device):
+                    each = F.cross_entropy(network(inputs[part]), labels[part], reduction="none")
+                    torch.autograd.backward(each.sum() / examples_in(parts))
+                losses[part] = each.detach().float()
+            if not all(torch.isfinite(losses[part]).all() for part in parts):
+                run.step_back()
+                return Descent(record, step)
+            record.append("loss", losses)
+            run.measure(step)
+            run.step_forward()
+            if checkpoints is not None and checkpoints.due():
+                checkpoints.save(step + 1, run.state_dict())
             if step % 20 == 0:
-                bar.set_postfix(loss=f"{losses[step].mean():.3f}", refresh=False)
-    return Descent(losses, None)
+                bar.set_postfix(loss=f"{float(losses.nanmean()):.3f}", refresh=False)
+    return Descent(record, None)
+
+
+class _State:
+    """All that the next step depends on: what a checkpoint holds."""
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, probes: Sequence[Probe], record: Record
+    ) -> None:
+        self.network, self.optimizer, self.probes, self.record = network, optimizer, probes, record
+        self.parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
+        self.previous = [p.detach().clone() for p in self.parameters]
+        self.optimizer.zero_grad()
+
+    def measure(self, step: int) -> None:
+        """Calls the probes; whatever they draw, the run's random state stays."""
+        if not self.probes:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        cuda = sorted({p.device.index for p in self.parameters if p.device.type == "cuda"})
+        with torch.random.fork_rng(devices=cuda):
+            for probe in self.probes:
+                probe(step, self.parameters, gradients)
+
+    def step_forward(self) -> None:
+        """Takes the step, and keeps the weights it starts from."""
+        with torch.no_grad():
+            torch._foreach_copy_(self.previous, self.parameters)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def step_back(self) -> None:
+        """Puts back the weights of the step before, and drops the gradients."""
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.previous)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and buffers, optimiser, random state, probes with their eigenvectors, recorded rows."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "previous": self.previous,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.parameters[0].is_cuda else [],
+            "probes": [p.state_dict() if isinstance(p, StatefulProbe) else {} for p in self.probes],
+            "record": self.record.state_dict(),
+        }
+
+    def resume(self, checkpoints: Checkpoints | None) -> int:
+        """Goes back to the latest checkpoint; the number of steps taken, 0 without one."""
+        latest = None if checkpoints is None else checkpoints.latest()
+        if latest is None:
+            return 0
+        step, state = latest
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for kept, stored in zip(self.previous, state["previous"], strict=True):
+                kept.copy_(stored)
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        for probe, held in zip(self.probes, state["probes"], strict=True):
+            if isinstance(probe, StatefulProbe):
+                probe.load_state_dict(held)
+        self.record.load_state_dict(state["record"])
+        return step

@@ -12,7 +12,7 @@ import torch
 
 from sim import TwoLayerConfig, choose_device, obtain_run, run_two_layer
 from sim.device import describe_device
-from sim.runs import Run, require_writable
+from sim.runs import Run, obtain_resumable_run, require_writable
 from theory import predict
 from theory.command_line import InputError, require_positive
 from theory.predictions import table as prediction_table
@@ -151,11 +151,11 @@ def _train(config: MainJobConfig, preset: Preset, images: Images, device: torch.
         at_lr = preset.network_of(seed)
         gentle = replace(at_lr, lr=at_lr.lr / CONTROL_DIVISOR, measure_every=20, blocks_every=0)
         run, control = (
-            obtain_run(
+            obtain_resumable_run(
                 config.runs,
                 of_run.name,
                 of_run,
-                lambda of_run=of_run: run_network(of_run, images, device),  # type: ignore[misc]
+                lambda run, of_run=of_run: run_network(of_run, images, device, run=run),  # type: ignore[misc]
                 device=device,
                 force=config.force,
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 import xarray as xr
 
-from sim import SharpnessProbe, descend, mlp
+from sim import Arithmetic, Batches, Record, RunInProgress, SharpnessProbe, descend, mlp
 from theory.command_line import require_positive
 from validate.cifar10 import CLASSES, Images, standardise
 
@@ -33,6 +34,12 @@ class NetworkConfig:
     """Steps between measurements of the layers' blocks; 0 for none."""
     midpoint: bool = True
     """Measure at the midpoint of the step too."""
+    batches: Batches = field(default_factory=Batches)
+    """Examples a step takes, and how many at once."""
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
+    """Number format and memory layout."""
+    loss_dtype: Literal["float32", "float16"] = "float32"
+    """Number format that the examples' losses are stored in."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "steps", "measure_every"):
@@ -44,13 +51,21 @@ class NetworkConfig:
         return f"mlp-lr{self.lr:g}-seed{self.seed}"
 
 
-def run_network(config: NetworkConfig, images: Images, device: torch.device, *, progress: bool = True) -> xr.Dataset:
+def run_network(
+    config: NetworkConfig,
+    images: Images,
+    device: torch.device,
+    *,
+    run: RunInProgress | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
     """Trains the network and measures it.
 
     Args:
         config: the run.
         images: what it is trained on.
         device: where.
+        run: the run's folder, to record its steps in and go on from; all in memory when not given.
         progress: whether to show a progress bar.
 
     Returns:
@@ -61,6 +76,7 @@ def run_network(config: NetworkConfig, images: Images, device: torch.device, *, 
     inputs = torch.from_numpy(standardise(images)).flatten(1).to(device)
     labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
     network = mlp([inputs.shape[1], *config.hidden, len(CLASSES)], config.activation, config.seed).to(device)
+    record = Record() if run is None else run.record
     probe = SharpnessProbe(
         network,
         inputs,
@@ -70,6 +86,7 @@ def run_network(config: NetworkConfig, images: Images, device: torch.device, *, 
         blocks_every=config.blocks_every,
         midpoint=config.midpoint,
         seed=config.seed,
+        record=record,
     )
     descent = descend(
         network,
@@ -77,15 +94,19 @@ def run_network(config: NetworkConfig, images: Images, device: torch.device, *, 
         labels,
         lr=config.lr,
         steps=config.steps,
+        batches=config.batches,
+        arithmetic=config.arithmetic,
         probes=[probe],
+        record=record,
+        checkpoints=None if run is None else run.checkpoints,
+        loss_dtype=config.loss_dtype,
         description=config.name,
         progress=progress,
     )
-    data = probe.dataset()
-    data["loss"] = ("step", "example"), descent.losses
+    data = descent.data.assign_coords(layer=probe.layer_names)
     data["label"] = "example", images.labels
     weights = torch.cat([p.detach().reshape(-1) for p in network.parameters()])
     data["final_parameters"] = "parameter", weights.cpu().numpy()
-    data.coords["step"] = np.arange(len(descent.losses))
+    data.coords["step"] = np.arange(data.sizes["step"])
     data.attrs = {"diverged_at": -1 if descent.diverged_at is None else descent.diverged_at, "lr": config.lr}
     return data

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +18,7 @@ import pytest
 import torch
 import xarray as xr
 
-from sim import list_runs, obtain_run, read_run
+from sim import RunInProgress, list_runs, obtain_resumable_run, obtain_run, read_run, runs
 from sim.device import choose_device
 from theory import InputError
 
@@ -86,18 +91,181 @@ def test_a_missing_run_names_the_command_that_makes_it(tmp_path: Path) -> None:
         read_run(tmp_path, "a")
 
 
-@pytest.mark.parametrize("damage", ["config", "zarr", "array"])
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "broken configuration": ("config.json", lambda path: path.write_text("{"), ""),
+    "no manifest": ("manifest.json", Path.unlink, "manifest.json"),
+    "empty manifest": ("manifest.json", lambda path: path.write_text("3"), ""),
+    "other metadata": ("trajectory.zarr/zarr.json", lambda path: path.write_text("{}"), "zarr.json has 2 bytes"),
+    "changed metadata": ("trajectory.zarr/loss/zarr.json", _flip_a_bit, "loss/zarr.json has another checksum"),
+    "no array": ("trajectory.zarr/loss", shutil.rmtree, "loss/c/0/0 is missing"),
+    "no chunk": ("trajectory.zarr/loss/c/0/0", Path.unlink, "loss/c/0/0 is missing"),
+    "truncated chunk": ("trajectory.zarr/loss/c/0/0", _cut, "loss/c/0/0 has "),
+    "changed chunk": ("trajectory.zarr/share/c/0/0", _flip_a_bit, "share/c/0/0 has another checksum"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_run_is_said_to_be_damaged(tmp_path: Path, damage: str) -> None:
+    place, harm, says = DAMAGES[damage]
     obtain_run(tmp_path, "a", Config(), _data, device=CPU)
-    if damage == "config":
-        (tmp_path / "a" / "config.json").write_text("{")
-    elif damage == "zarr":
-        (tmp_path / "a" / "trajectory.zarr" / "zarr.json").write_text(json.dumps({}))
-    else:
-        shutil.rmtree(tmp_path / "a" / "trajectory.zarr" / "loss")
+    read_run(tmp_path, "a")
+    harm(tmp_path / "a" / place)
     with pytest.raises(InputError, match="is damaged") as caught:
         read_run(tmp_path, "a")
-    assert "\n" not in str(caught.value)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert says in line
+    assert "delete it and run python -m validate again" in line
+
+
+def test_the_checksums_of_a_large_run_are_compared_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    obtain_run(tmp_path, "a", Config(), _data, device=CPU)
+    _flip_a_bit(tmp_path / "a" / "trajectory.zarr" / "loss" / "c" / "0" / "0")
+    monkeypatch.setattr(runs, "CHECKED_BYTES", 10)
+    read_run(tmp_path, "a")
+    with pytest.raises(InputError, match="loss/c/0/0 has another checksum"):
+        read_run(tmp_path, "a", thorough=True)
+
+
+class Stopped(Exception):
+    """Ends a run in the middle."""
+
+
+def _steps(run: RunInProgress, until: int = 12, stop: int | None = None) -> xr.Dataset:
+    """Appends 0, 1, 2, …, with a checkpoint after each; ends in the middle if told to."""
+    run.record.declare("loss", ["step", "example"], [3], np.float32)
+    latest = run.checkpoints.latest()
+    if latest is not None:
+        run.record.load_state_dict(latest[1]["record"])
+    for step in range(latest[0] if latest else 0, until):
+        if step == stop:
+            raise Stopped
+        run.record.append("loss", np.full(3, step))
+        run.checkpoints.save(step + 1, {"record": run.record.state_dict()})
+    return run.record.dataset()
+
+
+def _stop_at(root: Path, stop: int, config: Config = Config(), force: bool = False) -> None:
+    with pytest.raises(Stopped):
+        obtain_resumable_run(root, "a", config, partial(_steps, stop=stop), device=CPU, force=force)
+
+
+def test_a_half_made_run_goes_on_and_is_hidden_until_it_is_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _stop_at(tmp_path, 5)
+    assert list_runs(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == [".a.partial"]
+    _stop_at(tmp_path, 9)
+    run = obtain_resumable_run(tmp_path, "a", Config(), _steps, device=CPU)
+    np.testing.assert_array_equal(run.data["loss"].values[:, 0], np.arange(12))
+    assert run.environment["resumed_at"] == [5, 9]
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    assert capsys.readouterr().err.count("goes on from step") == 2
+
+
+def test_a_half_made_run_of_another_configuration_is_refused_and_force_begins_anew(tmp_path: Path) -> None:
+    _stop_at(tmp_path, 5)
+    with pytest.raises(InputError, match=r"is half made with another configuration \(lr: 0\.1 there, 0\.2 wanted"):
+        obtain_resumable_run(tmp_path, "a", Config(lr=0.2), _steps, device=CPU)
+    _stop_at(tmp_path, 2, Config(lr=0.2), force=True)
+    run = obtain_resumable_run(tmp_path, "a", Config(lr=0.2), _steps, device=CPU)
+    assert run.environment["resumed_at"] == [2]
+    assert (
+        obtain_resumable_run(tmp_path, "a", Config(lr=0.2), _steps, device=CPU, force=True).environment["resumed_at"]
+        == []
+    )
+
+
+def test_a_half_made_run_without_an_undamaged_checkpoint_begins_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _stop_at(tmp_path, 5)
+    for path in (tmp_path / ".a.partial" / "checkpoints").iterdir():
+        _flip_a_bit(path)
+    run = obtain_resumable_run(tmp_path, "a", Config(), _steps, device=CPU)
+    np.testing.assert_array_equal(run.data["loss"].values[:, 0], np.arange(12))
+    assert run.environment["resumed_at"] == []
+    assert capsys.readouterr().err.count("is damaged") == 2
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _stop_at(tmp_path, 5)
+    _cut(tmp_path / ".a.partial" / "checkpoints" / "step-000000000005.pt")
+    run = obtain_resumable_run(tmp_path, "a", Config(), _steps, device=CPU)
+    np.testing.assert_array_equal(run.data["loss"].values[:, 0], np.arange(12))
+    assert run.environment["resumed_at"] == [4]
+    assert "step-000000000005.pt" in capsys.readouterr().err
+
+
+def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
+    def second(run: RunInProgress) -> xr.Dataset:
+        with pytest.raises(InputError, match=rf"is being made by another process \({os.getpid()}\)") as caught:
+            obtain_run(tmp_path, "a", Config(), _data, device=CPU)
+        assert "\n" not in str(caught.value)
+        obtain_run(tmp_path, "b", Config(), _data, device=CPU)
+        return _steps(run)
+
+    obtain_resumable_run(tmp_path, "a", Config(), second, device=CPU)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    holder = "import sys, time; from pathlib import Path; from sim.run_lock import run_lock\n"
+    holder += "with run_lock(Path(sys.argv[1]), 'a'): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=rf"another process \({process.pid}\)"):
+            obtain_run(tmp_path, "a", Config(), _data, device=CPU)
+        process.kill()
+        process.wait()
+    assert [p.name for p in tmp_path.iterdir()] == [".a.lock"]
+    obtain_run(tmp_path, "a", Config(), _data, device=CPU)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_run_that_was_being_replaced_is_put_back(tmp_path: Path) -> None:
+    obtain_run(tmp_path, "a", Config(), _data, device=CPU)
+    (tmp_path / "a").rename(tmp_path / ".a.replaced")  # killed between the two renames
+    run = obtain_run(tmp_path, "a", Config(), lambda: _data(2.0), device=CPU)
+    assert float(run.data["loss"][0, 0]) == 1.0
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@contextmanager
+def _no_file_above(size: int) -> Iterator[None]:
+    """Has the system refuse larger files, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_where_the_disk_is_full_nothing_finished_is_lost(tmp_path: Path) -> None:
+    obtain_run(tmp_path, "b", Config(), _data, device=CPU)
+    _stop_at(tmp_path, 5)
+    for name, compute in (("a", _steps), ("b", lambda run: _data(2.0)), ("c", _steps)):
+        with pytest.raises(InputError, match="cannot be written") as caught, _no_file_above(100):
+            obtain_resumable_run(tmp_path, name, Config(), compute, device=CPU, force=name == "b")
+        assert "\n" not in str(caught.value)
+        assert "make room and give the same command again" in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.partial", "b"]
+    assert float(read_run(tmp_path, "b").data["loss"][0, 0]) == 1.0
+    assert obtain_resumable_run(tmp_path, "a", Config(), _steps, device=CPU).environment["resumed_at"] == [5]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path: Path) -> None:

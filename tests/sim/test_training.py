@@ -1,15 +1,21 @@
-"""Descent against PyTorch's own optimiser; probes that leave no trace; divergence."""
+"""Descent against a loop written out with PyTorch; chunks, minibatches, probes that leave no trace; divergence."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sim import SharpnessProbe, descend, mlp
+from sim import Arithmetic, Batches, SharpnessProbe, descend, mlp
+from sim.training import OptimizerFactory
 from theory import InputError
 
 
@@ -23,11 +29,21 @@ def _network(device: torch.device) -> torch.nn.Sequential:
     return mlp([8, 10, 3], "relu", seed=5).to(device)
 
 
-def test_descent_takes_the_steps_of_sgd_and_keeps_every_loss(device: torch.device) -> None:
+RULES: dict[str, tuple[OptimizerFactory, float]] = {
+    "SGD": (torch.optim.SGD, 0.3),
+    "momentum": (partial(torch.optim.SGD, momentum=0.9, nesterov=True), 0.1),
+    "Adam": (torch.optim.Adam, 0.01),
+    "RMSprop": (torch.optim.RMSprop, 0.001),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_descent_takes_the_steps_of_the_optimiser_and_keeps_every_loss(rule: str, device: torch.device) -> None:
     x, y = _problem(device)
     ours, theirs = _network(device), _network(device)
-    result = descend(ours, x, y, lr=0.3, steps=25, progress=False)
-    optimiser = torch.optim.SGD(theirs.parameters(), lr=0.3)
+    factory, lr = RULES[rule]
+    result = descend(ours, x, y, lr=lr, steps=25, optimizer=factory, progress=False)
+    optimiser = factory(list(theirs.parameters()), lr=lr)
     expected = []
     for _ in range(25):
         each = F.cross_entropy(theirs(x), y, reduction="none")
@@ -35,26 +51,158 @@ def test_descent_takes_the_steps_of_sgd_and_keeps_every_loss(device: torch.devic
         optimiser.zero_grad()
         each.mean().backward()
         optimiser.step()
-    np.testing.assert_allclose(result.losses, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(result.losses, expected)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert torch.equal(a, b)
 
 
-def test_probes_leave_the_run_bit_for_bit_as_it_was(device: torch.device) -> None:
+def test_plain_descent_is_the_formula_bit_for_bit(device: torch.device) -> None:
+    """θ ← θ − η∇L(θ) written out, without torch.optim."""
     x, y = _problem(device)
-    bare, watched = _network(device), _network(device)
-    watched.train(False)
+    ours, theirs = _network(device), _network(device)
+    descend(ours, x, y, lr=0.3, steps=25, progress=False)
+    parameters = list(theirs.parameters())
+    for _ in range(25):
+        gradients = torch.autograd.grad(F.cross_entropy(theirs(x), y), parameters)
+        with torch.no_grad():
+            for p, g in zip(parameters, gradients, strict=True):
+                p.add_(g, alpha=-0.3)
+    for a, b in zip(ours.parameters(), parameters, strict=True):
+        assert torch.equal(a, b)
+
+
+class Gradients:
+    """Keeps the gradients it is shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def __call__(self, step: int, parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
+        """Keeps them."""
+        self.seen.append(torch.cat([g.detach().flatten() for g in gradients]))
+
+
+@given(st.integers(1, 70))
+def test_chunks_of_any_size_add_up_to_the_gradient_of_the_mean_loss(device: torch.device, chunk: int) -> None:
+    """The last chunk is often smaller: a mean of chunk means would be wrong, visibly so in float64."""
+    x, y = _problem(device)
+    x = x.double()
+    probe, network = Gradients(), _network(device).double()
+    result = descend(
+        network, x.double(), y, lr=0.3, steps=3, batches=Batches(chunk=chunk), probes=[probe], progress=False
+    )
+    whole, network = Gradients(), _network(device).double()
+    expected = descend(network, x, y, lr=0.3, steps=3, probes=[whole], progress=False)
+    np.testing.assert_allclose(result.losses, expected.losses, rtol=1e-6)
+    torch.testing.assert_close(torch.stack(probe.seen), torch.stack(whole.seen), rtol=1e-10, atol=1e-13)
+
+
+def test_minibatches_take_each_example_once_an_epoch_in_an_order_of_the_seed(device: torch.device) -> None:
+    x, y = _problem(device)
+    runs = {}
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        torch.manual_seed(len(runs))  # the order depends on no global state
+        batches = Batches(size=16, chunk=5, seed=seed)
+        network, probe = _network(device), Gradients()
+        runs[name] = descend(network, x, y, lr=0.1, steps=12, batches=batches, probes=[probe], progress=False).losses
+        seen = np.isfinite(runs[name])
+        assert seen.sum(1).tolist() == [16, 16, 16, 12] * 3
+        assert (seen.reshape(3, 4, 60).sum(1) == 1).all()
+        assert not np.array_equal(seen[:4], seen[4:8])
+    np.testing.assert_array_equal(runs["first"], runs["again"])
+    assert not np.array_equal(np.isfinite(runs["first"]), np.isfinite(runs["other"]))
+    # The step follows the gradient of the minibatch's mean loss.
+    members = torch.from_numpy(np.isfinite(runs["other"][0])).to(device)
+    start = _network(device)
+    expected = torch.autograd.grad(F.cross_entropy(start(x[members]), y[members]), list(start.parameters()))
+    torch.testing.assert_close(probe.seen[0], torch.cat([g.flatten() for g in expected]), rtol=1e-5, atol=1e-7)
+
+
+def test_chunks_that_cut_batch_norms_batch_must_be_declared(device: torch.device) -> None:
+    x, y = _problem(device)
+
+    def normalised() -> torch.nn.Sequential:
+        plain = _network(device)
+        return torch.nn.Sequential(plain[0], torch.nn.BatchNorm1d(10), plain[1], plain[2]).to(device)
+
+    with pytest.raises(InputError, match="chunk of 20 examples cuts the batch"):
+        descend(normalised(), x, y, lr=0.1, steps=2, batches=Batches(chunk=20), progress=False)
+    ghost = descend(normalised(), x, y, lr=0.1, steps=2, batches=Batches(chunk=20, ghost=True), progress=False)
+    whole = descend(normalised(), x, y, lr=0.1, steps=2, batches=Batches(chunk=60), progress=False)
+    assert not np.allclose(ghost.losses, whole.losses, rtol=1e-3)
+    descend(normalised().eval(), x, y, lr=0.1, steps=2, batches=Batches(chunk=20), progress=False)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_the_precision_changes_the_products_and_nothing_outside(precision: Any, device: torch.device) -> None:
+    x, y = _problem(device)
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    exact = descend(_network(device), x, y, lr=0.3, steps=10, progress=False).losses
+    network = _network(device)
+    losses = descend(network, x, y, lr=0.3, steps=10, arithmetic=Arithmetic(precision), progress=False).losses
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    difference = np.abs(losses - exact).max()
+    if precision == "bfloat16":
+        assert 1e-5 < difference < 0.1
+    elif device.type == "cpu":
+        assert difference == 0
+
+
+def test_channels_last_changes_the_layout_and_not_the_descent(device: torch.device) -> None:
+    x = torch.randn(12, 3, 6, 6, generator=torch.Generator().manual_seed(0)).to(device)
+    y = torch.arange(12, device=device) % 3
+
+    def convnet() -> torch.nn.Sequential:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 3)
+        return torch.nn.Sequential(*layers).to(device)
+
+    plain, last = convnet(), convnet()
+    a = descend(plain, x, y, lr=0.1, steps=5, progress=False)
+    b = descend(last, x, y, lr=0.1, steps=5, arithmetic=Arithmetic(channels_last=True), progress=False)
+    assert last[0].weight.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(a.losses, b.losses, rtol=1e-4)
+
+
+def _noisy(device: torch.device) -> torch.nn.Sequential:
+    """Batch norm, whose buffers a forward pass changes, and dropout, which draws."""
+    plain = _network(device)
+    middle = torch.nn.BatchNorm1d(10), plain[1], torch.nn.Dropout(0.3)
+    return torch.nn.Sequential(plain[0], *middle, plain[2]).to(device)
+
+
+class Draws:
+    """A careless probe: it draws from the global random state."""
+
+    def __call__(self, step: int, parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
+        """Draws."""
+        torch.rand(step + 1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("make", [_network, _noisy])
+def test_probes_leave_the_run_bit_for_bit_as_it_was(
+    make: Callable[[torch.device], torch.nn.Sequential], training: bool, device: torch.device
+) -> None:
+    x, y = _problem(device)
+    bare, watched = make(device).train(training), make(device).train(training)
+    probe, gradients = SharpnessProbe(watched, x, y, lr=0.3, every=2, blocks_every=4), (Gradients(), Gradients())
+    torch.manual_seed(3)
+    a = descend(bare, x, y, lr=0.3, steps=20, probes=[gradients[0]], progress=False)
     state = torch.random.get_rng_state()
-    probe = SharpnessProbe(watched, x, y, lr=0.3, every=2, blocks_every=4)
-    a = descend(bare, x, y, lr=0.3, steps=20, progress=False)
-    b = descend(watched, x, y, lr=0.3, steps=20, probes=[probe], progress=False)
+    torch.manual_seed(3)
+    b = descend(watched, x, y, lr=0.3, steps=20, probes=[probe, Draws(), gradients[1]], progress=False)
+    assert torch.equal(state, torch.random.get_rng_state())
     assert np.array_equal(a.losses, b.losses)
-    for p, q in zip(bare.parameters(), watched.parameters(), strict=True):
+    assert torch.equal(torch.stack(gradients[0].seen), torch.stack(gradients[1].seen))
+    for p, q in zip(bare.state_dict().values(), watched.state_dict().values(), strict=True):
         assert torch.equal(p, q)
+    for q in watched.parameters():
         assert q.grad is None
         assert q.requires_grad
-    assert not watched.training
-    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(m.training == training for m in watched.modules())
 
 
 def test_the_probe_measures_iterates_midpoints_and_blocks(device: torch.device) -> None:

@@ -1,0 +1,116 @@
+"""Small runs that a test kills and lets go on; imported by the processes it forks."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import xarray as xr
+from torch import nn
+
+from sim import Batches, RunInProgress, SharpnessProbe, descend, mlp, obtain_resumable_run
+
+torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)  # imports what else each process would import for itself
+
+STEPS = 40
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, so that each part of the state has a run whose bits need it."""
+
+    optimizer: str = "descent"
+    dropout: float = 0.0
+    batch: int | None = None
+    diverges: bool = False
+
+
+CASES = {
+    "descent": Case(),
+    "momentum and dropout": Case("momentum", dropout=0.2),
+    "adam in minibatches": Case("adam", batch=7),
+    "diverging": Case(diverges=True),
+}
+
+OPTIMIZERS: dict[str, Any] = {
+    "descent": torch.optim.SGD,
+    "momentum": functools.partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
+}
+
+
+def compute(case: Case, run: RunInProgress) -> xr.Dataset:
+    """Trains a network with batch norm (buffers), dropout (random state) and a probe (eigenvectors)."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 6, generator=generator)
+    y = torch.randint(0, 3, (30,), generator=generator)
+    torch.manual_seed(11)  # dropout draws from the global state
+    plain = mlp([6, 8, 3], "relu", seed=5)
+    network = nn.Sequential(plain[0], nn.BatchNorm1d(8), plain[1], nn.Dropout(case.dropout), plain[2])
+    network.train()
+    lr = 0.01 if case.optimizer == "adam" else 0.3
+    steps = itertools.count(1)
+    run.checkpoints.due = lambda: next(steps) % 3 == 0  # type: ignore[method-assign]
+    run.record._chunk_bytes = 7 * 4 * len(x)  # chunks of seven steps
+    probes = [SharpnessProbe(network, x, y, lr, every=4, blocks_every=8, record=run.record)]
+    if case.diverges:
+        network, lr, probes = plain, 30.0, []
+    descent = descend(
+        network,
+        x,
+        y,
+        lr=lr,
+        steps=STEPS,
+        optimizer=OPTIMIZERS[case.optimizer],
+        batches=Batches(size=case.batch, seed=2),
+        probes=probes,
+        record=run.record,
+        checkpoints=run.checkpoints,
+        progress=False,
+    )
+    data = descent.data
+    data["weights"] = "weight", torch.cat([v.double().flatten() for v in network.state_dict().values()]).numpy()
+    data["statistics"] = "class", F.one_hot(y).sum(0).numpy()
+    data.attrs["diverged_at"] = -1 if descent.diverged_at is None else descent.diverged_at
+    return data
+
+
+def make(root: Path, name: str, case: Case) -> None:
+    """Makes the run, or goes on with it, with a checkpoint after every third step."""
+    torch.set_num_threads(1)
+    obtain_resumable_run(root, name, case, functools.partial(compute, case), device=torch.device("cpu"))
+
+
+def make_until(root: Path, name: str, case: Case, events: int) -> None:
+    """Makes the run, and kills its own process at the given file operation on the run store, counted from 1."""
+    sys.stderr = (root.parent / "stderr.txt").open("a", buffering=1)
+    left = events
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event.split(".")[0] in ("open", "os", "shutil") and str(root) in str(arguments[:2]):
+            left -= 1
+            if left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    make(root, name, case)
+
+
+def count_events(root: Path, name: str, case: Case, total: Any) -> None:
+    """Makes the run, and says how many file operations it took."""
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        if event.split(".")[0] in ("open", "os", "shutil") and str(root) in str(arguments[:2]):
+            total.value += 1
+
+    sys.addaudithook(count)
+    make(root, name, case)
