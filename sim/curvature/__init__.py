@@ -3,7 +3,7 @@
 from sim.curvature.chunked import MeanLossGaussNewton, MeanLossHessian
 from sim.curvature.differences import DifferenceHessian
 from sim.curvature.eigensolver import Eigenpairs, top_eigenpairs
-from sim.curvature.layerwise import layer_blocks, layer_shares
+from sim.curvature.layerwise import layer_blocks, layer_shares, top_block_eigenpairs
 from sim.curvature.mean_loss import MeanLoss
 from sim.curvature.operators import (
     GaussNewtonOperator,
@@ -13,9 +13,11 @@ from sim.curvature.operators import (
     rayleigh_quotient,
 )
 from sim.curvature.third_derivatives import example_curvatures, sharpness_gradient
+from sim.curvature.tracking import EigenpairTracker
 
 __all__ = [
     "DifferenceHessian",
+    "EigenpairTracker",
     "Eigenpairs",
     "GaussNewtonOperator",
     "HessianOperator",
@@ -29,5 +31,6 @@ __all__ = [
     "layer_shares",
     "rayleigh_quotient",
     "sharpness_gradient",
+    "top_block_eigenpairs",
     "top_eigenpairs",
 ]

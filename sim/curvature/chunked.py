@@ -37,7 +37,7 @@ class _GraphOperator(LinearOperator, Protocol):
     def with_respect_to(self, indices: Sequence[int]) -> _GraphOperator: ...
 
 
-class _ChunkedOperator:
+class ChunkedOperator:
     """A sum over chunks of operators on graphs, kept or built anew; see the module for the bound on memory.
 
     Args:
@@ -167,14 +167,14 @@ class _ChunkedOperator:
             yield self._build(piece)
 
 
-class MeanLossHessian(_ChunkedOperator):
+class MeanLossHessian(ChunkedOperator):
     """Hessian of a mean loss, in chunks within a bound on memory."""
 
     def _build(self, piece: slice) -> HessianOperator:
         return HessianOperator(self._objective.of_chunk(self._leaves, piece), self._leaves)
 
 
-class MeanLossGaussNewton(_ChunkedOperator):
+class MeanLossGaussNewton(ChunkedOperator):
     """Gauss–Newton matrix of a mean loss, in chunks within a bound on memory."""
 
     def _build(self, piece: slice) -> GaussNewtonOperator:
