@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sim.curvature.operators import HessianOperator
+from sim.curvature.chunked import ChunkedOperator
+from sim.curvature.eigensolver import Eigenpairs, solver
+from sim.curvature.operators import LinearOperator, products
 
 
 def layer_shares(vector: Tensor, sizes: Sequence[int], layers: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -34,9 +37,73 @@ def layer_shares(vector: Tensor, sizes: Sequence[int], layers: Sequence[str]) ->
     return np.asarray(shares / shares.sum())
 
 
-def layer_blocks(hessian: HessianOperator, layers: Sequence[str]) -> dict[str, HessianOperator]:
-    """Diagonal block of the Hessian of each layer, on the graph of the whole."""
+class Blocks(LinearOperator, Protocol):
+    """An operator over several parameter tensors that gives its diagonal blocks."""
+
+    def with_respect_to(self, indices: Sequence[int]) -> Self:
+        """Diagonal block of the parameters with these positions."""
+        ...
+
+
+BlocksT = TypeVar("BlocksT", bound=Blocks)
+
+
+def layer_blocks(hessian: BlocksT, layers: Sequence[str]) -> dict[str, BlocksT]:
+    """Diagonal block of the Hessian of each layer, on the graph of the whole.
+
+    Args:
+        hessian: the operator over all parameters.
+        layers: name of each parameter tensor's layer.
+    """
     return {
         name: hessian.with_respect_to([i for i, layer in enumerate(layers) if layer == name])
         for name in dict.fromkeys(layers)
     }
+
+
+def top_block_eigenpairs(
+    hessian: Blocks,
+    layers: Sequence[str],
+    *,
+    generator: torch.Generator,
+    start: Mapping[str, Tensor] | None = None,
+    **options: Any,
+) -> dict[str, Eigenpairs]:
+    """Top eigenpairs of every layer's diagonal block, all layers in the same passes over the data.
+
+    The layers' searches go on in step: in each round, the vectors that they ask for are multiplied in one pass, which
+    builds each chunk's graph once where it is not kept. What cannot be shared is the backward pass itself: H v with
+    v = Σ_l v_l over the layers gives block l as Σ_m H_lm v_m, its own product mixed with the others', so every layer
+    needs its own. It is cheap, though: a block's backward pass walks the block's part of the graph alone, and those of
+    all layers together take about as long as one product with the whole Hessian.
+
+    Args:
+        hessian: the operator over all parameters.
+        layers: name of each parameter tensor's layer.
+        generator: CPU generator of the random start vectors.
+        start: each layer's vectors to start from, such as the last solve's; layers may be missing.
+        options: k, tolerance and the other options of `top_eigenpairs`.
+
+    Returns:
+        Each layer's eigenpairs, in the order in which the layers appear.
+    """
+    blocks = layer_blocks(hessian, layers)
+    starts = {} if start is None else start
+    searches = {
+        name: solver(block, generator=generator, start=starts.get(name), **options) for name, block in blocks.items()
+    }
+    waiting = {name: next(search) for name, search in searches.items()}
+    found: dict[str, Eigenpairs] = {}
+    while waiting:
+        requests = [(blocks[name], rows) for name, rows in waiting.items()]
+        if isinstance(hessian, ChunkedOperator):
+            images = hessian.shared_products(requests)  # type: ignore[arg-type]
+        else:
+            images = [products(block, rows) for block, rows in requests]
+        for name, image in zip(list(waiting), images, strict=True):
+            try:
+                waiting[name] = searches[name].send(image)
+            except StopIteration as stop:
+                found[name] = stop.value
+                del waiting[name]
+    return {name: found[name] for name in blocks}

@@ -1,0 +1,183 @@
+"""Hessian and Gauss–Newton matrix of a mean loss in chunks of examples, within a bound on the memory of graphs.
+
+A product needs a graph of the gradient, whose saved tensors grow with the examples. The bound works so:
+
+1. The bytes that graphs of a few examples save are counted as they are built; they are a constant (weights' gradients)
+   and a part in proportion to the examples.
+2. If the graph of all examples fits the bound, there is one chunk and its graph is kept: a product costs about one
+   gradient.
+3. Otherwise a chunk takes a quarter of the bound. The first three chunks' graphs are kept, the others are built anew in
+   every pass, one at a time, and dropped: a product costs about two gradients, less what the kept ones save. A pass
+   serves any number of vectors and blocks, so products made together share the building.
+
+Inputs, targets, parameters and the vectors themselves do not count. While a product runs, its temporaries (the second
+backward pass's activations) come on top: at most about as much as one chunk's graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from sim.curvature.mean_loss import MeanLoss, leaves_at
+from sim.curvature.operators import GaussNewtonOperator, HessianOperator, LinearOperator
+from theory.command_line import InputError
+
+DEFAULT_MEMORY = 2**30
+"""Bytes that graphs may hold."""
+
+_CHUNKS_IN_MEMORY = 4
+_PROBED_EXAMPLES = 8
+
+
+class _GraphOperator(LinearOperator, Protocol):
+    def with_respect_to(self, indices: Sequence[int]) -> _GraphOperator: ...
+
+
+class ChunkedOperator:
+    """A sum over chunks of operators on graphs, kept or built anew; see the module for the bound on memory.
+
+    Args:
+        objective: the loss.
+        parameters: the point θ, all of the network's parameters in its order; copied, so that the operator stays at
+            this point. The network's own when not given.
+        memory: bytes that the graphs' saved tensors may take.
+        chunk: number of examples a chunk, found from the bound when not given.
+
+    Attributes:
+        chunk: number of examples a chunk.
+        kept: number of chunks whose graphs are kept.
+        rebuilt: number of chunks whose graphs are built anew in every pass.
+        passes: passes over the rebuilt chunks so far.
+
+    Raises:
+        InputError: the graph of one chunk exceeds the bound.
+    """
+
+    def __init__(
+        self,
+        objective: MeanLoss,
+        parameters: Sequence[Tensor] | None = None,
+        *,
+        memory: int = DEFAULT_MEMORY,
+        chunk: int | None = None,
+    ) -> None:
+        self._objective = objective
+        self._leaves = leaves_at(list(objective.network.parameters()) if parameters is None else parameters)
+        self._indices: Sequence[int] | None = None
+        self._whole: Self | None = None  # a block's parent, which counts and builds; itself would be a cycle
+        self.device, self.dtype = self._leaves[0].device, self._leaves[0].dtype
+        self.size = sum(leaf.numel() for leaf in self._leaves)
+        chunk, cost = self._fit(memory, chunk)
+        pieces = list(objective.chunks(chunk))
+        # One place of the bound is for the chunk being rebuilt, unless all are kept.
+        places = memory // max(cost, 1)
+        kept = len(pieces) if len(pieces) <= places else places - 1
+        self._kept = [self._build(piece) for piece in pieces[:kept]]
+        self._pieces = pieces[kept:]
+        self.chunk, self.kept, self.rebuilt, self.passes = chunk, kept, len(pieces) - kept, 0
+
+    def _build(self, piece: slice) -> _GraphOperator:
+        raise NotImplementedError
+
+    def _fit(self, memory: int, chunk: int | None) -> tuple[int, int]:
+        """Examples a chunk, and the bytes that its graph saves."""
+        n = len(self._objective)
+        if chunk is None and not self._objective.divisible:
+            chunk = n
+        few = min(_PROBED_EXAMPLES, n)
+        if chunk is None or chunk > 2 * few:
+            # bytes(m) = constant + m · slope
+            sizes = (few, 2 * few) if 2 * few <= n else (few,)
+            counts = [self._bytes(slice(0, size)) for size in sizes]
+            slope = (counts[1] - counts[0]) / few if len(counts) > 1 else counts[0] / few
+            constant = counts[0] - slope * few
+            if chunk is None:
+                share = memory if constant + n * slope <= memory else memory / _CHUNKS_IN_MEMORY
+                # Not even a small chunk fits a quarter: then all of the bound is for one.
+                share = memory if share < constant + slope else share
+                chunk = max(1, min(n, int((share - constant) / slope) if slope else n))
+            cost = int(constant + min(chunk, n) * slope)
+        else:
+            cost = self._bytes(slice(0, min(chunk, n)))
+        if cost > memory:
+            raise InputError(
+                f"memory is {memory} bytes, and the graph of {chunk} examples takes {cost}: "
+                f"give a larger bound{' or a smaller chunk' if chunk > 1 else ''}"
+            )
+        return chunk, cost
+
+    def _bytes(self, piece: slice) -> int:
+        """Bytes of the distinct tensors that a graph saves, without inputs, targets and parameters."""
+        own = [*self._leaves, self._objective.inputs, self._objective.targets]
+        free = {tensor.untyped_storage().data_ptr() for tensor in own}
+        seen: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+            return tensor.detach()  # autograd joins it to its node again; the tensor itself would make a cycle
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            graph = self._build(piece)
+        held = sum(size for address, size in seen.items() if address not in free)
+        # The graph's ends, one gradient a parameter, are held by the operator.
+        return held + graph.size * self._leaves[0].element_size()
+
+    def with_respect_to(self, indices: Sequence[int]) -> Self:
+        """Diagonal block of the parameters with these positions, on the same graphs."""
+        block = object.__new__(type(self))
+        block.__dict__ |= self.__dict__
+        block._whole = self._whole or self
+        block._indices = list(indices) if self._indices is None else [self._indices[i] for i in indices]
+        block.size = sum(self._leaves[i].numel() for i in block._indices)
+        return block
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Product with a (size,) vector."""
+        return self.matmat(vector[None])[0]
+
+    def matmat(self, rows: Tensor) -> Tensor:
+        """(k, size) products with the rows, in one pass over the chunks."""
+        return self.shared_products([(self, rows)])[0]
+
+    def shared_products(self, requests: Sequence[tuple[Self, Tensor]]) -> list[Tensor]:
+        """Products of several of this operator's blocks, each with its own rows, in one pass over the chunks.
+
+        Each vector of each block still costs its own backward pass: H v for a v of several blocks at once would mix
+        their products. What is shared is the building of graphs, and a block's pass walks the block's part only.
+        """
+        totals = [torch.zeros_like(rows) for _, rows in requests]
+        for graph in (self._whole or self)._graphs():
+            for (block, rows), total in zip(requests, totals, strict=True):
+                view = graph if block._indices is None else graph.with_respect_to(block._indices)
+                for row, sum_ in zip(rows, total, strict=True):
+                    sum_ += view.matvec(row)
+            del graph, view  # before the next chunk's graph is built
+        return totals
+
+    def _graphs(self) -> Iterator[_GraphOperator]:
+        yield from self._kept
+        if self._pieces:
+            self.passes += 1
+        for piece in self._pieces:
+            yield self._build(piece)
+
+
+class MeanLossHessian(ChunkedOperator):
+    """Hessian of a mean loss, in chunks within a bound on memory."""
+
+    def _build(self, piece: slice) -> HessianOperator:
+        return HessianOperator(self._objective.of_chunk(self._leaves, piece), self._leaves)
+
+
+class MeanLossGaussNewton(ChunkedOperator):
+    """Gauss–Newton matrix of a mean loss, in chunks within a bound on memory."""
+
+    def _build(self, piece: slice) -> GaussNewtonOperator:
+        outputs = self._objective.outputs(self._leaves, piece)
+        leaf = outputs.detach().requires_grad_()
+        return GaussNewtonOperator(outputs, self._objective.of_outputs(leaf, piece), leaf, self._leaves)

@@ -1,0 +1,79 @@
+"""Curvature at no extra product, from successive gradients of descent.
+
+Along a step Δ = θ_{t+1} − θ_t the gradients' difference is g_{t+1} − g_t = H̄ Δ, with the Hessian's mean H̄ over the
+segment. At the edge of stability Δ is nearly the top eigenvector, so the curvature along it is near the sharpness: a
+monitor between the measured values, never in their place. It is below the segment's largest sharpness, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+
+def secant_curvature(step: Sequence[Tensor], gradient_change: Sequence[Tensor]) -> Tensor:
+    """Mean curvature along a step, (g_{t+1} − g_t)·Δ / ‖Δ‖², as a scalar on the device; NaN where Δ = 0.
+
+    Args:
+        step: Δ = θ_{t+1} − θ_t, one tensor a parameter.
+        gradient_change: g_{t+1} − g_t, in the same shapes.
+
+    >>> float(secant_curvature([torch.tensor([0.5, 0.0])], [torch.tensor([1.0, 7.0])]))
+    2.0
+    """
+    return _dot(gradient_change, step) / _dot(step, step)
+
+
+def growth_factor(step: Sequence[Tensor], last_step: Sequence[Tensor]) -> Tensor:
+    """Signed factor by which steps grow, Δ_t·Δ_{t−1} / ‖Δ_{t−1}‖², as a scalar on the device.
+
+    For gradient descent it is 1 − η times the curvature along Δ_{t−1}: −1 at the edge, below it while an oscillation
+    grows, above it while it shrinks, positive in a monotone descent.
+
+    >>> float(growth_factor([torch.tensor([-1.5])], [torch.tensor([1.0])]))
+    -1.5
+    """
+    return _dot(step, last_step) / _dot(last_step, last_step)
+
+
+@dataclass
+class EdgeMonitor:
+    """Probe of every step of a descent: secant curvature and growth factor, without a product.
+
+    It keeps the last parameters, gradients and step, three vectors of the parameters' size, and never waits for the
+    device. Called with the parameters before each step, it knows the curvature of the step before last call to this
+    one; skipped steps make it the mean curvature over all of them.
+    """
+
+    _last: tuple[list[Tensor], list[Tensor]] | None = field(default=None, repr=False)
+    _last_step: list[Tensor] | None = field(default=None, repr=False)
+    _records: list[tuple[int, Tensor, Tensor]] = field(default_factory=list, repr=False)
+
+    def __call__(self, step: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Takes in the parameters before a step, and their gradients."""
+        with torch.no_grad():
+            here = [p.detach().clone() for p in parameters]
+            slopes = [g.detach().clone() for g in gradients]
+            if self._last is not None:
+                moved = [a - b for a, b in zip(here, self._last[0], strict=True)]
+                changed = [a - b for a, b in zip(slopes, self._last[1], strict=True)]
+                factor = growth_factor(moved, self._last_step) if self._last_step else here[0].new_tensor(torch.nan)
+                self._records.append((step, secant_curvature(moved, changed), factor))
+                self._last_step = moved
+            self._last = here, slopes
+
+    def dataset(self) -> xr.Dataset:
+        """Dimension ``monitored`` (the step that was reached): ``secant_curvature`` and ``growth_factor``."""
+        data = xr.Dataset(coords={"monitored": [step for step, _, _ in self._records]})
+        for name, column in (("secant_curvature", 1), ("growth_factor", 2)):
+            values = [record[column] for record in self._records]
+            data[name] = "monitored", (torch.stack(values).double().cpu() if values else torch.empty(0)).numpy()  # type: ignore[arg-type]
+        return data
+
+
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
