@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sim import mlp
 from sim.curvature import MeanLoss, MeanLossHessian, example_curvatures, rayleigh_quotient, sharpness_gradient
 from theory import InputError, Model, State, hessian
-from theory.sharpness import sharpness
+from theory.curvature import sharpness
 
 METHODS = ("exact", "difference")
 
