@@ -227,6 +227,30 @@ def test_population_groups_are_the_theorys_and_several_pairs_those_of_a_large_sa
         assert float(sample[name].value(v)) == pytest.approx(float(population.value(v)[0]), rel=0.02), name
 
 
+def test_population_batches_are_the_dense_moments_and_groups_end_in_the_noise_alone() -> None:
+    law = OpposingLaw(plus_share=0.7, noise=0.3)
+    model, _ = _samples(10, law, pairs=2)
+    v = _weights(1, 6)
+    dense, batch = population_moments(model, CPU, law), population_batch([model], CPU, law)
+    torch.testing.assert_close(batch.value(v)[0], dense.value(v), rtol=1e-13, atol=0)
+    torch.testing.assert_close(batch.residual(v)[0], dense.residual(v), rtol=1e-13, atol=1e-13)
+    for j, sign, name in ((0, 1, "plus"), (0, -1, "minus"), (1, 1, "plus 2"), (1, -1, "minus 2")):
+        # f = y up to the noise on a group: its feature is used with its own sign, the other pair's weight is idle.
+        best = torch.tensor([*model.beta, 9.0, 9.0])
+        best[4 + j] = sign
+        loss = population_groups([model], [0.2, 0.1], CPU, law)[name].value(best.double())
+        assert float(loss) == pytest.approx(0.3**2 / 2)
+
+
+def test_directions_without_examples_have_curvature_zero() -> None:
+    z, y = _weights(0, 2, 5), _weights(1, 2)
+    diagonal = Moments(z.T @ z / 2, z.T @ y / 2, y @ y / 2).diagonal
+    assert int((diagonal.curvature == 0).sum()) == 3
+    assert int((diagonal.target == 0).sum()) == 3
+    # Two examples are fitted exactly.
+    assert float(diagonal.least) == pytest.approx(0, abs=1e-12)
+
+
 def test_a_run_that_diverges_says_when_and_leaves_the_others_alone() -> None:
     config = DescentConfig(d1=3)
     lrs = torch.tensor([2.0, 0.01], dtype=torch.float64)
@@ -291,6 +315,15 @@ def test_the_secular_equation_is_theorys_and_the_dense_eigenvalue(
     if scale == 1.0:
         single = largest_root(a.float(), v.float(), d.float())
         torch.testing.assert_close(single.double(), got, rtol=0, atol=1e-5 * max(norm, 1.0))
+
+
+def test_the_secular_equation_of_nothing_is_zero_and_of_no_number_none() -> None:
+    zero = torch.zeros(2, dtype=torch.float64)
+    arms = torch.zeros(2, 3, dtype=torch.float64)
+    arms[1, 0] = torch.nan
+    root = largest_root(zero, arms, torch.zeros(2, 3, dtype=torch.float64))
+    assert float(root[0]) == 0
+    assert bool(root[1].isnan())
 
 
 @pytest.mark.parametrize(

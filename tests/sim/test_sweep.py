@@ -46,6 +46,11 @@ def test_no_run_settles_where_no_minimum_is_stable_and_large_steps_diverge() -> 
     assert (data["diverged_at"].values[-1] > 0).all()
 
 
+def test_runs_that_are_still_on_their_way_are_not_called_converged() -> None:
+    config = PhaseConfig(betas=(3.0,), lowest=0.001, highest=0.002, lrs=2, seeds=(0,), d1=10, steps=50)
+    assert (np.array(PHASES)[run_phase_unit(config.unit(3.0), CPU)["phase"].values] == "unsettled").all()
+
+
 def test_a_sweep_that_is_stopped_makes_only_the_units_left_and_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
