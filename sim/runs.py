@@ -19,8 +19,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -196,9 +196,9 @@ def require_writable(root: Path) -> None:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".probe-{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
+        # A file without a name, where the system has them: a kill between its making and its end leaves nothing.
+        with tempfile.TemporaryFile(dir=root):
+            pass
     except OSError as error:
         raise InputError(f"folder {root} cannot be written ({error.strerror}): give another one") from None
 
