@@ -40,7 +40,7 @@ from validate.cifar10 import load_embedded, standardise
 
 SIZES = (3072, 200, 200, 10)
 EXAMPLES, LR, WARM_UP = 5000, 0.1, 150
-PERIOD, EVERY, TOLERANCE, ROUNDS, BATCH = 50, 10, 1e-2, 5, 500
+PERIOD, EVERY, TOLERANCE, ROUNDS, BATCH = 50, 10, 1e-2, 3, 500
 
 
 def images() -> tuple[Tensor, Tensor]:
