@@ -246,6 +246,20 @@ def test_a_diverging_run_keeps_its_last_finite_weights(device: torch.device) -> 
     assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
+def test_a_probes_state_holds_its_generator(device: torch.device) -> None:
+    """The start vectors that a place without earlier eigenvectors would draw."""
+    x, y = _problem(device)
+    network = _network(device)
+    first, second = (SharpnessProbe(network, x, y, lr=0.3) for _ in range(2))
+    weights = [p.detach().clone() for p in network.parameters()]
+    first(0, weights, weights)
+    second.load_state_dict(first.state_dict())
+    for probe in (first, second):
+        probe._last.clear()
+        probe(10, weights, weights)
+    assert first.dataset().identical(second.dataset())
+
+
 class Killed(Exception):
     """Stands for the end of the process."""
 
