@@ -1,6 +1,6 @@
 """A monitored run against bare gradient descent and against the usual way of monitoring, side by side.
 
-``python benchmarks/monitored_run.py`` (about two minutes on two cores; ``--full`` times every step of the usual way).
+``python benchmarks/monitored_run.py`` (a few minutes; ``--full`` times every step of the usual way).
 
 The work is one period of 50 steps of a 3072-200-200-10 ReLU network on 5,000 images, full batch: the losses of all
 examples at each step, top eigenpair and layer shares every 10 steps, top eigenpair of each layer's block once. It
@@ -39,8 +39,8 @@ from sim.networks import layer_of_parameter
 from validate.cifar10 import load_embedded, standardise
 
 SIZES = (3072, 200, 200, 10)
-EXAMPLES, LR, WARM_UP = 5000, 0.1, 150
-PERIOD, EVERY, TOLERANCE, ROUNDS, BATCH = 50, 10, 1e-2, 5, 500
+EXAMPLES, LR, WARM_UP = 5000, 0.05, 300
+PERIOD, EVERY, TOLERANCE, ROUNDS, BATCH = 50, 10, 1e-2, 3, 500
 
 
 def images() -> tuple[Tensor, Tensor]:

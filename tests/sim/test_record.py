@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sim import Record
@@ -48,6 +48,7 @@ def _append(record: Record, begin: int, end: int) -> None:
 
 @settings(max_examples=15 if settings().max_examples <= 50 else settings().max_examples)  # each waits for the disk
 @given(st.integers(0, 25), st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=3), st.integers(1, 400))
+@example(12, [(11, 0)], 1)  # chunks of one row, some of them all zero
 def test_rows_come_back_whatever_was_lost_on_the_way(
     steps: int, interruptions: list[tuple[int, int]], chunk_bytes: int
 ) -> None:
@@ -80,6 +81,20 @@ def test_a_record_in_progress_can_be_read_and_grows_by_whole_chunks(tmp_path: Pa
         record.append("loss", np.full(5, step))
     seen = xr.open_zarr(tmp_path / "zarr", consolidated=False)
     np.testing.assert_array_equal(seen["loss"].values[:, 0], np.arange(6))
+
+
+def test_nothing_is_left_of_rows_past_the_end(tmp_path: Path) -> None:
+    """As where a resumed run, with other bits on another machine, diverges sooner."""
+    record = _record(tmp_path / "zarr", 1)
+    _append(record, 0, 4)
+    state = record.state_dict()
+    _append(record, 4, 9)
+    again = _record(tmp_path / "zarr", 1)
+    again.load_state_dict(state)
+    _append(again, 4, 6)
+    (tmp_path / "zarr" / "loss" / "c" / "0.8f3a.partial").touch()
+    assert again.dataset().sizes["step"] == 6
+    assert sorted(p.name for p in (tmp_path / "zarr" / "loss" / "c").iterdir()) == list("012345")
 
 
 def test_losses_too_large_for_half_precision_are_stored_as_its_largest_number() -> None:

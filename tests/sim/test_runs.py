@@ -135,6 +135,9 @@ def test_the_checksums_of_a_large_run_are_compared_on_request(tmp_path: Path, mo
     read_run(tmp_path, "a")
     with pytest.raises(InputError, match="loss/c/0/0 has another checksum"):
         read_run(tmp_path, "a", thorough=True)
+    _flip_a_bit(tmp_path / "a" / "trajectory.zarr" / "share" / "zarr.json")
+    with pytest.raises(InputError, match=r"share/zarr.json has another checksum"):
+        read_run(tmp_path, "a")
 
 
 class Stopped(Exception):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import Arithmetic, Batches, SharpnessProbe, descend, mlp
+from sim import Arithmetic, Batches, Checkpoints, SharpnessProbe, descend, mlp
 from sim.training import OptimizerFactory
 from theory import InputError
 
@@ -247,6 +249,97 @@ def test_a_diverging_run_keeps_its_last_finite_weights(device: torch.device) -> 
     assert len(result.losses) == result.diverged_at
     assert np.isfinite(result.losses).all()
     assert all(torch.isfinite(p).all() for p in network.parameters())
+
+
+def test_a_probes_state_holds_its_generator(device: torch.device) -> None:
+    """The start vectors that a place without earlier eigenvectors would draw."""
+    x, y = _problem(device)
+    network = _network(device)
+    first, second = (SharpnessProbe(network, x, y, lr=0.3) for _ in range(2))
+    weights = [p.detach().clone() for p in network.parameters()]
+    first(0, weights, weights)
+    second.load_state_dict(first.state_dict())
+    for probe in (first, second):
+        probe._last.clear()
+        probe(10, weights, weights)
+    assert first.dataset().identical(second.dataset())
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class Killer:
+    """Ends the run when it is called at a step."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at = at
+
+    def __call__(self, step: int, parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
+        """Ends it."""
+        if step == self.at:
+            raise Killed
+
+
+RESUMED: dict[str, tuple[OptimizerFactory, float, Batches]] = {
+    "full batch": (torch.optim.SGD, 0.3, Batches()),
+    "momentum, chunks": (partial(torch.optim.SGD, momentum=0.9), 0.1, Batches(chunk=25, ghost=True)),
+    "Adam, minibatches": (torch.optim.Adam, 0.01, Batches(size=16)),
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
+    case: str, device: torch.device, tmp_path: Path
+) -> None:
+    """Killed at each step in turn, so that every part of the state is needed by some of them."""
+    x, y = _problem(device)
+    factory, lr, batches = RESUMED[case]
+
+    def run(killed_at: int | None, checkpoints: Checkpoints) -> tuple[xr.Dataset, xr.Dataset, dict[str, torch.Tensor]]:
+        torch.manual_seed(4)
+        network = _noisy(device).train()
+        probe = SharpnessProbe(network, x, y, lr, every=2, blocks_every=4)
+        descent = descend(
+            network,
+            x,
+            y,
+            lr=lr,
+            steps=9,
+            optimizer=factory,
+            batches=batches,
+            probes=[Killer(killed_at), probe],
+            checkpoints=checkpoints,
+            progress=False,
+        )
+        return descent.data, probe.dataset(), network.state_dict()
+
+    def checkpoints_in(name: str) -> Checkpoints:
+        return Checkpoints(Path("run"), tmp_path / name, {}, every_seconds=0)
+
+    losses, measured, state = run(None, checkpoints_in("uninterrupted"))
+    for step in range(9):
+        with pytest.raises(Killed):
+            run(step, checkpoints_in(str(step)))
+        torch.rand(3)
+        again = run(None, checkpoints_in(str(step)))
+        assert again[0].identical(losses)
+        assert again[1].identical(measured)
+        assert all(torch.equal(a, b) for a, b in zip(again[2].values(), state.values(), strict=True))
+
+
+def test_a_run_resumed_just_before_it_diverges_keeps_the_same_weights(device: torch.device, tmp_path: Path) -> None:
+    x, y = _problem(device)
+    whole = _network(device)
+    diverged = descend(whole, x, y, lr=1e4, steps=60, progress=False).diverged_at
+    assert diverged is not None
+    assert diverged > 1
+    checkpoints = Checkpoints(Path("run"), tmp_path / "c", {}, every_seconds=0)
+    descend(_network(device), x, y, lr=1e4, steps=diverged, checkpoints=checkpoints, progress=False)
+    network = _network(device)
+    again = descend(network, x, y, lr=1e4, steps=60, checkpoints=checkpoints, progress=False)
+    assert again.diverged_at == diverged
+    assert all(torch.equal(p, q) for p, q in zip(network.parameters(), whole.parameters(), strict=True))
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
