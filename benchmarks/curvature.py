@@ -132,14 +132,15 @@ def refresh() -> None:
         parameters = [p - LR * g for p, g in zip(parameters, parts, strict=True)]
     print(f"\nproducts a refresh in descent on {len(x)} images, residual at most {TOLERANCE}; edge: from step {EDGE}")
     print(
-        "              refreshed   verified    products, mean   at the edge, mean   median   error there, largest   median"
+        "            refreshed   verified    products, mean   at the edge, mean   median   largest error there   median"
     )
     for key, rows in records.items():
         late = [r for r in rows if r[0] >= EDGE]
         spent, errors = [r[1] for r in late], [r[2] for r in late]
+        mean = statistics.mean(r[1] for r in rows[1:])
         print(
             f"  {key[0]:12}every {key[1]:<4}{f'every {key[2]}' if key[2] else 'never':>9}"
-            f"{statistics.mean(r[1] for r in rows[1:]):18.2f}{statistics.mean(spent):20.2f}{statistics.median(spent):9.1f}"
+            f"{mean:18.2f}{statistics.mean(spent):20.2f}{statistics.median(spent):9.1f}"
             f"{max(errors):22.1e}{statistics.median(errors):9.1e}"
         )
     against_scipy(objective, operator, parameters, parts, trackers["midpoint", 10, 0].vectors)

@@ -288,6 +288,6 @@ def test_graphs_stay_within_the_bound_on_memory(kind: str, share: float) -> None
     # Three graphs' worth of the bound is for temporaries, which hooks do not see (benchmarks/curvature.py does).
     graph = operator._bytes(slice(0, operator.chunk))
     assert 0 < peak + ends <= memory - 3 * graph
-    # What is left is used, and no chunk is rebuilt where all would fit.
-    assert peak + ends > memory - 6 * graph
-    assert (operator.rebuilt == 0) == (share > 4)
+    # What is left is used. From 8/5 of all examples' graph on, the five places of an eighth hold all chunks.
+    assert (operator.rebuilt == 0) == (share > 1.6)
+    assert not operator.rebuilt or peak + ends > memory - 5 * graph
