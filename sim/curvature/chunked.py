@@ -2,16 +2,17 @@
 
 A product needs a graph of the gradient, whose saved tensors grow with the examples. The bound works so:
 
-1. The bytes that graphs of a few examples save are counted as they are built; they are a constant (weights' gradients)
-   and a part in proportion to the examples.
-2. If the graph of all examples fits the bound, there is one chunk and its graph is kept: a product costs about one
-   gradient.
-3. Otherwise a chunk takes a quarter of the bound. The first three chunks' graphs are kept, the others are built anew in
-   every pass, one at a time, and dropped: a product costs about two gradients, less what the kept ones save. A pass
-   serves any number of vectors and blocks, so products made together share the building.
+1. The bytes B that a chunk's graph saves are counted as graphs of a few examples are built: a constant (the weights'
+   gradients) and a part in proportion to the examples.
+2. Building a graph and multiplying with it take temporaries on top, at most about 3 B where they were measured
+   (benchmarks/curvature.py); room for them is set aside.
+3. If the graph of all examples fits beside that room, there is one chunk and its graph is kept: a product costs about
+   one gradient.
+4. Otherwise a chunk's graph takes an eighth of the bound. The first four chunks' graphs are kept, the others are built
+   anew in every pass, one at a time, and dropped: a product costs about two gradients, less what the kept ones save. A
+   pass serves any number of vectors and blocks, so products made together share the building.
 
-Inputs, targets, parameters and the vectors themselves do not count. While a product runs, its temporaries (the second
-backward pass's activations) come on top: at most about as much as one chunk's graph.
+Inputs, targets, and vectors of the parameters' size (about ten during a product) do not count.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from sim.curvature.operators import GaussNewtonOperator, HessianOperator, Linear
 from theory.command_line import InputError
 
 DEFAULT_MEMORY = 2**30
-"""Bytes that graphs may hold."""
+"""Bytes that graphs and the temporaries of a product may take."""
 
-_CHUNKS_IN_MEMORY = 4
+_TEMPORARIES = 3
+"""Room for the temporaries of building and multiplying, in graphs of one chunk."""
+
+_CHUNKS_IN_MEMORY = 8
 _PROBED_EXAMPLES = 8
 
 
@@ -44,7 +48,7 @@ class ChunkedOperator:
         objective: the loss.
         parameters: the point θ, all of the network's parameters in its order; copied, so that the operator stays at
             this point. The network's own when not given.
-        memory: bytes that the graphs' saved tensors may take.
+        memory: bytes that graphs and the temporaries of a product may take.
         chunk: number of examples a chunk, found from the bound when not given.
 
     Attributes:
@@ -73,8 +77,8 @@ class ChunkedOperator:
         self.size = sum(leaf.numel() for leaf in self._leaves)
         chunk, cost = self._fit(memory, chunk)
         pieces = list(objective.chunks(chunk))
-        # One place of the bound is for the chunk being rebuilt, unless all are kept.
-        places = memory // max(cost, 1)
+        # Where not all are kept, one place is for the chunk that is rebuilt.
+        places = memory // max(cost, 1) - _TEMPORARIES
         kept = len(pieces) if len(pieces) <= places else places - 1
         self._kept = [self._build(piece) for piece in pieces[:kept]]
         self._pieces = pieces[kept:]
@@ -96,16 +100,18 @@ class ChunkedOperator:
             slope = (counts[1] - counts[0]) / few if len(counts) > 1 else counts[0] / few
             constant = counts[0] - slope * few
             if chunk is None:
-                share = memory if constant + n * slope <= memory else memory / _CHUNKS_IN_MEMORY
-                # Not even a small chunk fits a quarter: then all of the bound is for one.
-                share = memory if share < constant + slope else share
+                largest = memory / (1 + _TEMPORARIES)
+                share = largest if constant + n * slope <= largest else memory / _CHUNKS_IN_MEMORY
+                # Where not even one example fits that, nothing is kept.
+                share = largest if share < constant + slope else share
                 chunk = max(1, min(n, int((share - constant) / slope) if slope else n))
             cost = int(constant + min(chunk, n) * slope)
         else:
             cost = self._bytes(slice(0, min(chunk, n)))
-        if cost > memory:
+        need = cost * (1 + _TEMPORARIES)
+        if need > memory:
             raise InputError(
-                f"memory is {memory} bytes, and the graph of {chunk} examples takes {cost}: "
+                f"memory is {memory} bytes, and the graph of {chunk} examples with its temporaries takes {need}: "
                 f"give a larger bound{' or a smaller chunk' if chunk > 1 else ''}"
             )
         return chunk, cost

@@ -57,17 +57,17 @@ def _dense_hessian(objective: MeanLoss, weights: Tensor) -> Tensor:
     return torch.func.hessian(total)(flat)
 
 
-# One graph kept; seven chunks kept, the last one ragged; three of four chunks kept; all rebuilt.
-BOUNDS = [{}, {"chunk": 6}, {"memory": "three kept"}, {"chunk": 12, "memory": "none kept"}]
+# One graph kept; seven chunks kept, the last one ragged; two of four kept; all rebuilt.
+BOUNDS = [{}, {"chunk": 6}, {"chunk": 10, "memory": "two kept"}, {"chunk": 12, "memory": "none kept"}]
 
 
 def _bound(kind: str, objective: MeanLoss, bound: dict[str, object]) -> dict[str, int]:
     """Turns the words for a bound on the memory into bytes."""
     given = dict(bound)
-    if given.get("memory") == "three kept":
-        given["memory"] = int(0.9 * KINDS[kind](objective)._bytes(slice(0, len(objective))))
+    if given.get("memory") == "two kept":
+        given["memory"] = int(6.9 * KINDS[kind](objective)._bytes(slice(0, 10)))
     elif given.get("memory") == "none kept":
-        given["memory"] = int(1.5 * KINDS[kind](objective)._bytes(slice(0, 12)))
+        given["memory"] = int(4.9 * KINDS[kind](objective)._bytes(slice(0, 12)))
     return given  # type: ignore[return-value]
 
 
@@ -85,7 +85,7 @@ def test_products_equal_curvlinops_whatever_the_chunks(kind: str, activation: st
     expected = torch.stack([(oracle @ row).detach() for row in rows])
     torch.testing.assert_close(operator.matmat(rows), expected, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(operator.matvec(rows[1]), expected[1], rtol=1e-9, atol=1e-11)
-    kept = {"three kept": 3, "none kept": 0}.get(bound.get("memory"), operator.kept)  # type: ignore[call-overload]
+    kept = {"two kept": 2, "none kept": 0}.get(bound.get("memory"), operator.kept)  # type: ignore[call-overload]
     assert operator.kept == kept
     assert operator.passes == (2 if operator.rebuilt else 0)
     assert operator.kept + operator.rebuilt == -(-len(objective) // operator.chunk)
@@ -217,7 +217,7 @@ def test_operators_leave_the_network_alone_and_stay_at_their_point() -> None:
 
 
 def _eight_examples(network: nn.Module, x: Tensor, y: Tensor) -> int:
-    return MeanLossHessian(MeanLoss(network, x[:8], y[:8]))._bytes(slice(0, 8))
+    return 5 * MeanLossHessian(MeanLoss(network, x[:8], y[:8]))._bytes(slice(0, 8))
 
 
 def test_batch_norm_is_cut_only_where_ghost_batches_are_declared() -> None:
@@ -252,7 +252,7 @@ def test_objectives_that_are_no_mean_loss_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("share", [0.15, 0.4, 0.9, 1.1])
+@pytest.mark.parametrize("share", [0.3, 1.0, 3.8, 4.2])
 def test_graphs_stay_within_the_bound_on_memory(kind: str, share: float) -> None:
     """Live saved tensors are counted from outside, through their finalisers, over building and products."""
     objective = _objective("gelu", n=300, sizes=(20, 6, 4, 3))
@@ -285,7 +285,9 @@ def test_graphs_stay_within_the_bound_on_memory(kind: str, share: float) -> None
         peak = sum(size for at, (size, _) in live.items() if at not in free)
         operator.matmat(torch.randn(2, operator.size, generator=_generator(), dtype=torch.float64))
     ends = (operator.kept + bool(operator.rebuilt)) * operator.size * 8
-    assert 0 < peak + ends <= memory
-    # The bound is used: a fifth of it at least, and no chunk is rebuilt where all would fit.
-    assert peak + ends > memory / 5
-    assert (operator.rebuilt == 0) == (share > 1)
+    # Three graphs' worth of the bound is for temporaries, which hooks do not see (benchmarks/curvature.py does).
+    graph = operator._bytes(slice(0, operator.chunk))
+    assert 0 < peak + ends <= memory - 3 * graph
+    # What is left is used. From 8/5 of all examples' graph on, the five places of an eighth hold all chunks.
+    assert (operator.rebuilt == 0) == (share > 1.6)
+    assert not operator.rebuilt or peak + ends > memory - 5 * graph

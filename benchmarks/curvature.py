@@ -1,0 +1,242 @@
+"""Curvature of a 3072-200-200-10 ReLU network: cost of products, products a refresh, SciPy, peak memory.
+
+``python benchmarks/curvature.py [cost] [refresh] [memory]`` prints all tables or those named, in about five minutes.
+Times are the best of several, ratios of times measured side by side; OMP_NUM_THREADS sets the threads. ``cost`` and
+``memory`` take random data, ``refresh`` the embedded images. Peak memory is read from Linux's /proc.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from sim import mlp
+from sim.curvature import (
+    DifferenceHessian,
+    EigenpairTracker,
+    HessianOperator,
+    MeanLoss,
+    MeanLossGaussNewton,
+    MeanLossHessian,
+    layer_blocks,
+    sharpness_gradient,
+    top_eigenpairs,
+)
+from sim.curvature.mean_loss import unflatten
+from sim.networks import layer_of_parameter
+from validate.cifar10 import load_embedded, standardise
+
+SIZES = (3072, 200, 200, 10)
+EXAMPLES = 2000
+LR, STEPS = 0.05, 420
+EDGE = 250  # from this step on, the run is at the edge of stability, 2/η
+TOLERANCE = 1e-2
+MIB = 2**20
+
+
+def random_objective(n: int) -> MeanLoss:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, SIZES[0], generator=generator)
+    return MeanLoss(mlp(SIZES, "relu", seed=0), x, torch.randint(0, SIZES[-1], (n,), generator=generator))
+
+
+def best(*functions: Callable[[], object], repeats: int = 7) -> list[float]:
+    """Best time of each, in seconds; the functions take turns, so that a busy machine is busy for all."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(repeats + 1):
+        for function, record in zip(functions, times, strict=True):
+            begin = time.perf_counter()
+            function()
+            record.append(time.perf_counter() - begin)
+    return [min(record[1:]) for record in times]  # the first warms up
+
+
+def cost() -> None:
+    objective = random_objective(EXAMPLES)
+    parameters = list(objective.network.parameters())
+    kept, newton = MeanLossHessian(objective), MeanLossGaussNewton(objective)
+    chunk = EXAMPLES // 4
+    rebuilt = MeanLossHessian(objective, chunk=chunk, memory=int(4.5 * kept._bytes(slice(0, chunk))))
+    assert (kept.kept, rebuilt.rebuilt) == (1, 4)
+    difference = DifferenceHessian(objective)
+    rows = torch.randn(4, kept.size, generator=torch.Generator().manual_seed(1))
+    vector = rows[0]
+    blocks = layer_blocks(kept, layer_of_parameter(objective.network))
+
+    def all_blocks() -> None:
+        kept.shared_products([(block, vector[None, : block.size]) for block in blocks.values()])
+
+    names = [name for name, _ in objective.network.named_parameters()]
+    tangents = tuple(
+        v.view_as(p) for v, p in zip(vector.split([p.numel() for p in parameters]), parameters, strict=True)
+    )
+
+    def loss(*point: Tensor) -> Tensor:
+        output = torch.func.functional_call(
+            objective.network, dict(zip(names, point, strict=True)), (objective.inputs,)
+        )
+        return F.cross_entropy(output, objective.targets)
+
+    forward_over_reverse = torch.func.grad(loss, argnums=tuple(range(len(parameters))))
+    point = tuple(p.detach() for p in parameters)
+    rows_of_table: dict[str, Callable[[], object]] = {
+        "gradient": lambda: objective.gradient(parameters),
+        "Hessian product, graph reused": lambda: kept.matvec(vector),
+        "the same, graph rebuilt in 4 chunks": lambda: rebuilt.matvec(vector),
+        "the same, 4 vectors in a pass, each": lambda: rebuilt.matmat(rows),
+        "forward over reverse (torch.func)": lambda: torch.func.jvp(forward_over_reverse, point, tangents),
+        "difference of gradients": lambda: difference.matvec(vector),
+        "Gauss-Newton product, graph reused": lambda: newton.matvec(vector),
+        "all layers' blocks, one product each": all_blocks,
+        "gradient of the sharpness, exact": lambda: sharpness_gradient(objective, vector),
+        "gradient of the sharpness, difference": lambda: sharpness_gradient(objective, vector, method="difference"),
+    }
+    times = best(*rows_of_table.values())
+    print(f"\ncost, {EXAMPLES} examples of random data, in gradients of {times[0] * 1e3:.0f} ms")
+    for name, seconds in zip(rows_of_table, times, strict=True):
+        print(f"  {name:40}{seconds / times[0] / (4 if 'each' in name and '4' in name else 1):6.2f}")
+
+
+def refresh() -> None:
+    images = load_embedded()
+    x = torch.from_numpy(standardise(images)).flatten(1)
+    objective = MeanLoss(mlp(SIZES, "relu", seed=0), x, torch.from_numpy(images.labels.astype(np.int64)))
+    parameters = [p.detach().clone() for p in objective.network.parameters()]
+    # (place, steps between refreshes, refreshes between verifications)
+    keys = [(place, *key) for place in ("iterate", "midpoint") for key in ((10, 0), (10, 25), (5, 25))]
+    trackers = {
+        key: EigenpairTracker(torch.Generator().manual_seed(0), tolerance=TOLERANCE, verify_every=key[2])
+        for key in keys
+    }
+    records: dict[tuple[str, int, int], list[tuple[int, int, float]]] = {key: [] for key in keys}
+    exact = {place: EigenpairTracker(torch.Generator().manual_seed(1), 2, 1e-3, 1) for place in ("iterate", "midpoint")}
+    for step in range(STEPS + 1):
+        parts = unflatten(objective.gradient(parameters), parameters)
+        for place, shift in (("iterate", 0.0), ("midpoint", LR / 2)) if step % 5 == 0 else ():
+            operator = MeanLossHessian(objective, [p - shift * g for p, g in zip(parameters, parts, strict=True)])
+            value = float(exact[place].refresh(operator).values[0])
+            for key in (key for key in keys if key[0] == place and step % key[1] == 0):
+                pairs = trackers[key].refresh(operator)
+                records[key].append((step, pairs.products, abs(float(pairs.values[0]) / value - 1)))
+        parameters = [p - LR * g for p, g in zip(parameters, parts, strict=True)]
+    print(f"\nproducts a refresh in descent on {len(x)} images, residual at most {TOLERANCE}; edge: from step {EDGE}")
+    print(
+        "            refreshed   verified    products, mean   at the edge, mean   median   largest error there   median"
+    )
+    for key, rows in records.items():
+        late = [r for r in rows if r[0] >= EDGE]
+        spent, errors = [r[1] for r in late], [r[2] for r in late]
+        mean = statistics.mean(r[1] for r in rows[1:])
+        print(
+            f"  {key[0]:12}every {key[1]:<4}{f'every {key[2]}' if key[2] else 'never':>9}"
+            f"{mean:18.2f}{statistics.mean(spent):20.2f}{statistics.median(spent):9.1f}"
+            f"{max(errors):22.1e}{statistics.median(errors):9.1e}"
+        )
+    against_scipy(objective, operator, parameters, parts, trackers["midpoint", 10, 0].vectors)
+
+
+def against_scipy(
+    objective: MeanLoss, operator: MeanLossHessian, parameters: list[Tensor], parts: list[Tensor], start: Tensor | None
+) -> None:
+    """At the last midpoint: warm from the one before is what the tracker does; a start of ten steps ago is used."""
+    count = {"products": 0}
+
+    def reused(vector: np.ndarray) -> np.ndarray:
+        count["products"] += 1
+        return operator.matvec(torch.from_numpy(np.asarray(vector, dtype=np.float32)).reshape(-1)).numpy()
+
+    loader = DataLoader(TensorDataset(objective.inputs, objective.targets), batch_size=500)
+    point = operator._leaves
+
+    def batches(vector: np.ndarray) -> np.ndarray:
+        row = torch.from_numpy(np.asarray(vector, dtype=np.float32)).reshape(-1)
+        total = torch.zeros_like(row)
+        for x, y in loader:
+            piece = MeanLoss(objective.network, x, y)
+            total += (
+                HessianOperator(piece.of_chunk(point, slice(0, len(x))), point).matvec(row) * len(x) / len(objective)
+            )
+        return total.numpy()
+
+    def scipy(matvec: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+        linear = LinearOperator((operator.size, operator.size), matvec=matvec, dtype=np.float32)
+        values, vectors = eigsh(
+            linear, k=1, which="LA", tol=TOLERANCE, v0=np.random.default_rng(0).normal(size=operator.size)
+        )
+        v = torch.from_numpy(vectors[:, 0])
+        return float(values[0]), float((operator.matvec(v) - float(values[0]) * v).norm() / abs(float(values[0])))
+
+    def ours(warm: bool) -> tuple[float, float, int]:
+        pairs = top_eigenpairs(
+            operator, generator=torch.Generator().manual_seed(2), tolerance=TOLERANCE, start=start if warm else None
+        )
+        return float(pairs.values[0]), float(pairs.residuals[0]), pairs.products
+
+    # The tracker's vectors are of this very operator: take them half a step away, where the last refresh would be.
+    operator = MeanLossHessian(objective, [p - LR * g for p, g in zip(parameters, parts, strict=True)])
+    point = operator._leaves
+    results = [ours(True), ours(False)]
+    count["products"] = 0
+    value, residual = scipy(reused)
+    results.append((value, residual, count["products"]))
+    results.append((*scipy(batches), count["products"]))
+    times = best(lambda: ours(True), lambda: ours(False), lambda: scipy(reused), lambda: scipy(batches), repeats=2)
+    print("\none top eigenpair to a residual of 0.01, near the last measurement")
+    print("  way                                         products     eigenvalue  residual   time against warm")
+    names = (
+        "ours, warm",
+        "ours, cold",
+        "SciPy eigsh, cold, graph reused",
+        "SciPy eigsh, cold, DataLoader of 500",
+    )
+    for name, (value, residual, products), seconds in zip(names, results, times, strict=True):
+        print(f"  {name:44}{products:8}{value:15.4f}{residual:10.4f}{seconds / times[0]:12.1f}")
+
+
+def peak(n: int, bound: int, queue: multiprocessing.Queue) -> None:
+    """Runs in a process of its own: peak resident memory of building an operator and two products above the data's."""
+    objective = random_objective(n)
+    vectors = torch.randn(2, sum(p.numel() for p in objective.network.parameters()))
+    objective.gradient(list(objective.network.parameters()), chunk=100)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = _high_water()
+    operator = MeanLossHessian(objective, memory=bound)
+    operator.matmat(vectors)
+    queue.put((operator.chunk, operator.kept, operator.rebuilt, _high_water() - before))
+
+
+def _high_water() -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def memory() -> None:
+    print("\npeak memory of the graphs and two products, above data, parameters and vectors")
+    print("  examples   bound MiB   chunk   kept   rebuilt   peak MiB")
+    context = multiprocessing.get_context("spawn")
+    for n in (EXAMPLES, 4 * EXAMPLES, 8 * EXAMPLES):
+        for bound in (16, 64, 1024):
+            queue = context.Queue()
+            process = context.Process(target=peak, args=(n, bound * MIB, queue))
+            process.start()
+            chunk, kept, rebuilt, high = queue.get()
+            process.join()
+            print(f"  {n:8}{bound:12}{chunk:8}{kept:7}{rebuilt:10}{high / MIB:11.0f}")
+
+
+if __name__ == "__main__":
+    tables = {"cost": cost, "refresh": refresh, "memory": memory}
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; GPU not measured")
+    for name in sys.argv[1:] or tables:
+        tables[name]()
