@@ -1,10 +1,13 @@
 """Simulations of opposing features, probes of networks in training, and the store of finished runs."""
 
 from sim.arithmetic import Arithmetic
+from sim.batched_descent import descend_batch
 from sim.batches import Batches
 from sim.checkpoints import Checkpoints
 from sim.device import choose_device
+from sim.heavy_tails import SizeLaw
 from sim.networks import mlp
+from sim.optimizers import SplitSGD
 from sim.probes import SharpnessProbe
 from sim.record import Record
 from sim.runs import Run, RunInProgress, list_runs, obtain_resumable_run, obtain_run, read_run
@@ -20,9 +23,12 @@ __all__ = [
     "Run",
     "RunInProgress",
     "SharpnessProbe",
+    "SizeLaw",
+    "SplitSGD",
     "TwoLayerConfig",
     "choose_device",
     "descend",
+    "descend_batch",
     "list_runs",
     "mlp",
     "obtain_resumable_run",
