@@ -113,8 +113,9 @@ def refresh() -> None:
     x = torch.from_numpy(standardise(images)).flatten(1)
     objective = MeanLoss(mlp(SIZES, "relu", seed=0), x, torch.from_numpy(images.labels.astype(np.int64)))
     parameters = [p.detach().clone() for p in objective.network.parameters()]
-    # (place, steps between refreshes, refreshes between verifications)
-    keys = [(place, *key) for place in ("iterate", "midpoint") for key in ((10, 0), (10, 25), (5, 25))]
+    # (place, steps between refreshes, refreshes between verifications). At the edge iterates have period two: an odd
+    # number of steps apart they lie on opposite sides of the valley.
+    keys = [(place, *key) for place in ("iterate", "midpoint") for key in ((10, 0), (10, 25), (4, 25))]
     trackers = {
         key: EigenpairTracker(torch.Generator().manual_seed(0), tolerance=TOLERANCE, verify_every=key[2])
         for key in keys
@@ -123,10 +124,13 @@ def refresh() -> None:
     exact = {place: EigenpairTracker(torch.Generator().manual_seed(1), 2, 1e-3, 1) for place in ("iterate", "midpoint")}
     for step in range(STEPS + 1):
         parts = unflatten(objective.gradient(parameters), parameters)
-        for place, shift in (("iterate", 0.0), ("midpoint", LR / 2)) if step % 5 == 0 else ():
+        for place, shift in (("iterate", 0.0), ("midpoint", LR / 2)):
+            due = [key for key in keys if key[0] == place and step % key[1] == 0]
+            if not due:
+                continue
             operator = MeanLossHessian(objective, [p - shift * g for p, g in zip(parameters, parts, strict=True)])
             value = float(exact[place].refresh(operator).values[0])
-            for key in (key for key in keys if key[0] == place and step % key[1] == 0):
+            for key in due:
                 pairs = trackers[key].refresh(operator)
                 records[key].append((step, pairs.products, abs(float(pairs.values[0]) / value - 1)))
         parameters = [p - LR * g for p, g in zip(parameters, parts, strict=True)]

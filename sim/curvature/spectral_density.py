@@ -95,7 +95,7 @@ def spectral_density(
     runs = [_lanczos(operator, generator, count, steps) for count in counts]
     values, vectors = np.linalg.eigh(np.concatenate(runs))
     weights = vectors[:, 0, :] ** 2
-    # Nodes past the end of an exhausted Krylov space have no weight and no place in the range.
+    # Nodes past the end of an exhausted Krylov space have weight at rounding, and no place in the range.
     reached = values[weights > 1e-30]
     low, high = float(reached.min()), float(reached.max())
     if width is None:
@@ -123,14 +123,12 @@ def _lanczos(operator: LinearOperator, generator: torch.Generator, count: int, s
     alpha, beta = [], []
     for j in range(steps):
         image = products(operator, basis[:, j])
-        length = image.norm(dim=1)
         alpha.append((basis[:, j] * image).sum(dim=1))
         known = basis[:, : j + 1]
         for _ in range(2):  # once more against rounding
             image = image - torch.einsum("pjn,pj->pn", known, torch.einsum("pjn,pn->pj", known, image))
         left = image.norm(dim=1)
-        # An exhausted Krylov space: β = 0 and zero vectors from here on, which take no weight.
-        left = torch.where(left > 100 * torch.finfo(rows.dtype).eps * length, left, 0)
+        # Where the Krylov space is exhausted, β is at rounding or 0, and what follows takes no weight.
         beta.append(left)
         if j + 1 < steps:
             basis[:, j + 1] = torch.where(left > 0, 1 / left, 0)[:, None] * image

@@ -18,7 +18,8 @@ class EigenpairTracker:
     A refresh multiplies the k vectors and the guards, then residuals until the tolerance is met. Every
     `verify_every`-th also searches random directions, about ten products more, so an eigenvalue that overtakes the
     tracked ones out of their sight stays unseen for less than that many refreshes. A refresh that did not converge is
-    returned as such, and the next starts from it.
+    returned as such, and the next starts from it. At the edge of stability iterates have period two, so refresh them an
+    even number of steps apart: the vectors of the other side of the valley are a poor start.
 
     Attributes:
         generator: CPU generator of random vectors.

@@ -109,8 +109,8 @@ def test_layers_share_a_pass_and_get_their_diagonal_blocks(kind: str, bound: dic
         part = dense[begin : begin + block.size, begin : begin + block.size]
         torch.testing.assert_close(product, rows @ part, rtol=1e-10, atol=1e-12)
         begin += block.size
-    first_bias = operator.with_respect_to(layers[0]).with_respect_to([1])
-    torch.testing.assert_close(_dense(first_bias), dense[30:36, 30:36], rtol=1e-10, atol=1e-12)
+    bias = operator.with_respect_to(layers[1]).with_respect_to([1])
+    torch.testing.assert_close(_dense(bias), dense[60:64, 60:64], rtol=1e-10, atol=1e-12)
 
 
 @given(st.integers(0, 99), st.lists(st.floats(-3, 3, allow_subnormal=False), min_size=12, max_size=12))
@@ -227,6 +227,9 @@ def test_batch_norm_is_cut_only_where_ghost_batches_are_declared() -> None:
         MeanLossHessian(MeanLoss(network, x, y), chunk=10)
     with pytest.raises(InputError, match="memory is 1000 bytes"):
         MeanLossHessian(MeanLoss(network, x, y), memory=1000)
+    whole = MeanLossHessian(MeanLoss(network, x, y))
+    with pytest.raises(InputError, match="graph of 40 examples"):  # though a part would fit
+        MeanLossHessian(MeanLoss(network, x, y), memory=2 * whole._bytes(slice(0, 40)))
     ghost = MeanLossHessian(MeanLoss(network, x, y, ghost_batches=True), chunk=10)
     vector = torch.randn(ghost.size, generator=_generator(), dtype=torch.float64)
     parts = [MeanLossHessian(MeanLoss(network, x[i : i + 10], y[i : i + 10])).matvec(vector) for i in range(0, 40, 10)]
