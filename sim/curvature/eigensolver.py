@@ -174,6 +174,8 @@ def solver(
                 space.fold(guards)
                 bound = float(pairs.values[k - 1])
                 verdict = yield from _verify(space, operator, generator, bound + tolerance * abs(bound), max_products)
+                if not space.finite:
+                    return _failed(operator, k, guards, space.products)
                 verified = verdict is _Verdict.CLEAR
                 # What was found may not be the largest: verify again when it has converged. Ask but once in vain.
                 verify = verdict is _Verdict.FOUND
@@ -211,7 +213,7 @@ def _verify(
             return _Verdict.UNDECIDED
         yield from space.extend(row)
         if space.stuck or not space.finite:
-            return _Verdict.CLEAR  # the random vector's Krylov space is exhausted; what is not finite is seen to next
+            return _Verdict.CLEAR  # the random vector's Krylov space is exhausted; the caller looks at `finite`
         projected, outside, row = space.tridiagonal_since(first)
         if float(torch.linalg.eigvalsh(projected)[-1]) > bound:
             return _Verdict.FOUND

@@ -271,3 +271,18 @@ def test_all_layers_blocks_come_from_shared_passes(activation: str) -> None:
     plain = HessianOperator(objective.of_chunk(parameters, slice(0, 60)), parameters)
     for name, pairs in top_block_eigenpairs(plain, layers, generator=_generator(), k=2, tolerance=1e-8).items():
         np.testing.assert_allclose(pairs.values, found[name].values, rtol=1e-9)
+
+
+def test_a_product_that_is_not_finite_during_a_verification_is_no_eigenvalue() -> None:
+    matrix, vectors = _matrix(np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0, -1.0, -2.0]))
+
+    class Failing(_Counted):
+        def matmat(self, rows: Tensor) -> Tensor:
+            """Right for the two start vectors, not finite after."""
+            images = super().matmat(rows)
+            return images if self.count["products"] <= 2 else images * torch.nan
+
+    pairs = top_eigenpairs(Failing(matrix), generator=_generator(), start=vectors[[3, 4]], tolerance=1e-6)
+    assert torch.isnan(pairs.values).all()
+    assert not pairs.converged
+    assert not pairs.verified
