@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from paper_figs.registry import FIGURES, FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.style import style
+from sim.durable_files import write_durably
 from sim.runs import read_run, require_writable
 from theory.command_line import InputError, main
 from validate.cifar10 import load_embedded
@@ -75,15 +76,15 @@ def _read(config: DrawConfig, needs: set[str]) -> Runs:
 
 
 def _save(folder: Path, entry: FigureEntry, figure: Figure, caption: str) -> None:
-    """Writes each file beside its place and renames it."""
+    """Writes the figure as PDF and PNG and its caption, each whole or not at all."""
     for suffix in ("pdf", "png"):
-        partial = folder / f".{entry.name}.partial.{suffix}"
         # No creation date: the same runs give the same bytes.
         metadata = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
+        drawn = io.BytesIO()
         with style():
-            figure.savefig(partial, format=suffix, metadata={**metadata, "Title": f"{entry.name}: {entry.shows}"})
-        os.replace(partial, folder / f"{entry.name}.{suffix}")
-    (folder / f"{entry.name}.txt").write_text(caption + "\n")
+            figure.savefig(drawn, format=suffix, metadata={**metadata, "Title": f"{entry.name}: {entry.shows}"})
+        write_durably(folder / f"{entry.name}.{suffix}", drawn.getbuffer())
+    write_durably(folder / f"{entry.name}.txt", f"{caption}\n".encode())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import subprocess
 import tarfile
 import tempfile
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from sim.durable_files import write_durably
 from sim.runs import require_writable
 from theory.command_line import InputError
 from validate.cifar10 import (
@@ -183,11 +183,7 @@ def _verified(path: Path) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes beside the place and renames, so that no half file is ever seen."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_durably(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written ({error.strerror}): give --out another folder") from None

@@ -19,13 +19,11 @@ from theory.predictions import table as prediction_table
 from validate.cifar10 import Images, load_embedded
 from validate.claims import CLAIMS, Evidence, NetworkEvidence, judge
 from validate.network_run import NetworkConfig, run_network
-from validate.report import Report, print_verdicts, write_report
+from validate.report import REPORT_FIGURES, Report, print_verdicts, write_report
 from validate.windows import find_windows
 
 CONTROL_DIVISOR = 10
 """The control runs take a tenth of the step size."""
-
-REPORT_FIGURES = ("F1", "F8", "F9")
 
 TWO_LAYER_RUNS = {
     # Σ = I: crosses 2/η, spikes once, and ends just under it (T1, T6, T7, T8).

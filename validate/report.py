@@ -6,13 +6,13 @@ import base64
 import html
 import json
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from sim.durable_files import write_durably
 from sim.runs import Run
 from theory import Predictions
 from theory.predictions import table as prediction_table
@@ -20,6 +20,9 @@ from validate.cifar10 import CLASSES, Images
 from validate.claims import Evidence, NetworkEvidence, Verdict
 from validate.claims.c04_opposite_phase import same_label_phase
 from validate.opposing_groups import OpposingPair, overlap, singular_pairs, top_change_pair
+
+REPORT_FIGURES = ("F1", "F8", "F9")
+"""Figures that the report shows, in order."""
 
 PAGE = Path(__file__).parent / "report_page.html"
 
@@ -64,8 +67,9 @@ def print_verdicts(verdicts: list[Verdict]) -> None:
 def write_report(folder: Path, report: Report) -> None:
     """Writes report.json and report.html, each in one step."""
     groups = [_groups_of_seed(e, report.images) for e in report.evidence.networks if e.windows is not None]
-    _write(folder / "report.json", json.dumps(_as_json(report, groups), indent=2, allow_nan=False) + "\n")
-    _write(folder / "report.html", _page(report, groups))
+    text = json.dumps(_as_json(report, groups), indent=2, allow_nan=False) + "\n"
+    write_durably(folder / "report.json", text.encode())
+    write_durably(folder / "report.html", _page(report, groups).encode())
 
 
 def _as_json(report: Report, groups: list[dict[str, Any]]) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def _class_counts(group: Any, images: Images) -> dict[str, int]:
 
 def _page(report: Report, groups: list[dict[str, Any]]) -> str:
     failed = [v.claim.name for v in report.verdicts if not v.holds]
-    figures = "".join(_figure(report.figures, name) for name in ("F1", "F8", "F9"))
+    figures = "".join(_figure(report.figures, name) for name in REPORT_FIGURES)
     return Template(PAGE.read_text()).substitute(
         outcome="bad" if failed else "good",
         headline=_text(
@@ -222,9 +226,3 @@ def _interval(interval: tuple[float, float]) -> str:
 
 def _numbers(values: tuple[float, ...]) -> list[float | None]:
     return [v if math.isfinite(v) else None for v in values]
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
