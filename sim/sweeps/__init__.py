@@ -2,10 +2,11 @@
 
 from sim.sweeps.phase import PhaseConfig
 from sim.sweeps.sample_size import SampleSizeConfig
+from sim.sweeps.shape import ShapeConfig
 from sim.sweeps.study import Study, Unit, make_sweep
 from sim.sweeps.tail import TailConfig
 
-STUDIES: tuple[type[Study], ...] = (PhaseConfig, TailConfig, SampleSizeConfig)
+STUDIES: tuple[type[Study], ...] = (PhaseConfig, TailConfig, SampleSizeConfig, ShapeConfig)
 """The studies, in the order in which help texts list them."""
 
-__all__ = ["STUDIES", "PhaseConfig", "SampleSizeConfig", "Study", "TailConfig", "Unit", "make_sweep"]
+__all__ = ["STUDIES", "PhaseConfig", "SampleSizeConfig", "ShapeConfig", "Study", "TailConfig", "Unit", "make_sweep"]
