@@ -3,9 +3,9 @@
     torchrun --nproc-per-node 2 -m sim sweep phase      each rank makes its share of the sweep's units
     torchrun --nproc-per-node 2 -m validate             each rank takes its share of the examples of every step
 
-Tensors travel by gloo on CPUs and by nccl on GPUs, one GPU a rank. What a rank does by itself (`alone`) is what a single
-process does. All ranks run the same program, in the same order, on one kind of machine, and see the run store in one
-folder; only the first writes what they make together, prints, and shows progress.
+Tensors travel by gloo on CPUs and by nccl on GPUs, one GPU a rank. What a rank does by itself (`alone`) is what a
+single process does. All ranks run the same program, in the same order, on one kind of machine, and see the run store
+in one folder; only the first writes what they make together, prints, and shows progress.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def sharing(units: Sequence[T]) -> Iterator[Sequence[T]]:
         yield mine
 
 
-def first_only(work: Callable[[], None]) -> None:
+def first_only(work: Callable[[], object]) -> None:
     """Has the first rank do the work, alone; returns on every rank when it is done.
 
     Raises:
@@ -150,7 +150,7 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
     message = torch.cat([tensor.reshape(-1) for tensor in tensors])
     with _noticing_loss():
         dist.all_reduce(message)
-    for tensor, part in zip(tensors, message.split([t.numel() for t in tensors]), strict=True):
+    for tensor, part in zip(tensors, torch.split(message, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view(tensor.shape))
 
 
