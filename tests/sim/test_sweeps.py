@@ -22,10 +22,12 @@ import xarray as xr
 from killable_sweep import SMALL
 from ranks import on_ranks
 
+from sim.__main__ import SWEEPS
 from sim.runs import list_runs, read_run
 from sim.sweeps import STUDIES, PhaseConfig, make_sweep
 from sim.sweeps.phase import PhaseUnit
 from theory import InputError
+from theory.command_line import main
 
 CPU = torch.device("cpu")
 PHASE = SMALL["phase"]
@@ -214,3 +216,57 @@ def test_the_command_killed_from_outside_at_random_times_prints_the_same_table(t
     assert kills
     assert again.stdout == whole.stdout
     assert _manifests(tmp_path / "killed", "phase") == _manifests(tmp_path / "whole", "phase")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("phase", "--betas", "-1"), ("--betas is -1.0", "above 0")),
+        (("tail", "--tail-indices", "2"), ("--tail-indices is 2.0", "above 2")),
+        (("sample_size", "--examples", "10", "20"), ("--examples is (10, 20)", "three numbers")),
+        (("shape", "--depths", "1"), ("--depths is 1", "2 or more")),
+        (("optimisers", "--rules", "sgd"), ("--rules", "sgd")),
+        (("phase", "--device", "cuda:99"), ("--device is cuda:99", "cpu")),
+        (("tails",), ("tails",)),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    words: tuple[str, ...], names: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(
+            {"sweep": SWEEPS},
+            prog="python -m sim",
+            description="",
+            args=["sweep", *words, "--runs", str(tmp_path / "r")],
+        )
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert "\n" not in line
+    for name in names:
+        assert name in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_command_makes_the_sweep_and_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "phase",
+        "--betas",
+        "2",
+        "--lrs",
+        "2",
+        "--seeds",
+        "0",
+        "--steps",
+        "20",
+        "--name",
+        "mine",
+        "--device",
+        "cpu",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        main({"sweep": SWEEPS}, prog="it", description="", args=["sweep", *words, "--runs", str(tmp_path)])
+    assert stop.value.code == 0
+    assert "α‖β‖" in capsys.readouterr().out
+    run = read_run(tmp_path, "mine")
+    assert (run.config["betas"], run.config["steps"], run.data.sizes["lr"]) == ([2.0], 20, 2)
