@@ -54,7 +54,7 @@ def deep_onset(
         for t in range(max_steps + 1):
             product = float(state.layers.prod())
             d = float(drive(model, State(np.asarray(product), state.b, state.s)))
-            rate, square = lr * alpha * product**2, math.exp(min(2 * log_s, 700.0))
+            rate, square = lr * alpha * product * product, math.exp(min(2 * log_s, 700.0))
             if crossing is None and rate > 2 and product * d > 0 and product * (d - product * alpha * square) > 0:
                 crossing, residue = t, log_s
             if crossing is not None and square * alpha * product > theta**2 * d > 0:
@@ -80,6 +80,9 @@ def deep_spike(model: Model, state: DeepState, lr: float) -> float:
         state: weights at the onset.
         lr: step size η.
 
+    Returns:
+        The height; NaN where e ≤ −1, far below the threshold.
+
     Raises:
         InputError: lr is not positive.
     """
@@ -91,5 +94,8 @@ def deep_spike(model: Model, state: DeepState, lr: float) -> float:
     d = float(drive(model, state.effective))
     g = max(4 * lr * kappa * d / threshold, _LEAST)
     start = max(4 * lr * kappa * d / product, _LEAST)
-    peak = float(spike_height(g, start, lr * alpha * product**2 - 2).height)
+    excess = lr * alpha * product * product - 2
+    if not excess > -1:
+        return math.nan
+    peak = float(spike_height(g, start, excess).height)
     return threshold * math.sqrt(peak / (4 * lr * alpha * kappa))

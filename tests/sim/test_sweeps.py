@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ from ranks import on_ranks
 
 from sim.__main__ import SWEEPS
 from sim.runs import list_runs, read_run
-from sim.sweeps import STUDIES, PhaseConfig, make_sweep
+from sim.sweeps import STUDIES, PhaseConfig, Study, make_sweep
 from sim.sweeps.phase import PhaseUnit
 from theory import InputError
 from theory.command_line import main
@@ -270,3 +271,20 @@ def test_the_command_makes_the_sweep_and_prints_its_table(tmp_path: Path, capsys
     assert "α‖β‖" in capsys.readouterr().out
     run = read_run(tmp_path, "mine")
     assert (run.config["betas"], run.config["steps"], run.data.sizes["lr"]) == ([2.0], 20, 2)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    "study",
+    [
+        dataclasses.replace(SMALL["tail"], lr=0.15),
+        dataclasses.replace(SMALL["sample_size"], lr=0.5, lr_edge=0.6),
+        dataclasses.replace(SMALL["shape"], edge=6.0, spreads=(0.0, 2.0)),
+        dataclasses.replace(SMALL["optimisers"], lr=0.5),
+        dataclasses.replace(SMALL["phase"], highest=40.0),
+    ],
+    ids=lambda study: study.name,
+)
+def test_runs_that_diverge_leave_gaps_and_no_error(study: Study) -> None:
+    data = study.combine([unit.run(CPU) for unit in study.units()])
+    assert study.table(data)
