@@ -38,7 +38,7 @@ def split_layers(theta: Tensor, widths: Widths) -> list[Tensor]:
     """
     sizes = [m * n for n, m in pairwise(widths)]
     parts = torch.split(theta[..., 0, :], sizes, -1)
-    return [part.unflatten(-1, (m, n)) for part, (n, m) in zip(parts, pairwise(widths), strict=True)]
+    return [part.view(*part.shape[:-1], m, n) for part, (n, m) in zip(parts, pairwise(widths), strict=True)]
 
 
 class DeepNetwork:
