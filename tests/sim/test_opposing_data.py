@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -46,8 +47,9 @@ def test_the_papers_law_draws_the_bits_it_always_drew() -> None:
         OpposingLaw(SizeLaw("stable", 1.2, cutoff=10.0), noise=1.0),
     ],
 )
-def test_data_have_the_second_moments_asked_for(law: OpposingLaw) -> None:
-    chunks = list(draw_examples(PAIRS, 150_000, [0.1, 0.3], 0, CPU, law))
+@pytest.mark.parametrize("source", ["sequence", "counters"])
+def test_data_have_the_second_moments_asked_for(law: OpposingLaw, source: Literal["sequence", "counters"]) -> None:
+    chunks = list(draw_examples(PAIRS, 150_000, [0.1, 0.3], 0, CPU, law, source=source))
     check = check_moments(chunks, population_moments(PAIRS, CPU, law))
     assert check.count == 150_000
     assert check.holds()
@@ -67,6 +69,17 @@ def test_deviations_of_moments_are_of_the_size_of_their_standard_errors() -> Non
     assert 0.9 < rest.std() < 1.1
     squares = np.array([c.gram.diagonal().numpy() for c in checks])
     assert 0.9 < squares.std() < 1.1
+
+
+def test_counters_give_the_same_data_on_every_device_and_chunks_of_their_own(device: torch.device) -> None:
+    law = OpposingLaw(SizeLaw("student-t", 3.0), plus_share=0.3, noise=0.2)
+    here, there = (_whole(PAIRS, CHUNK + 50, [0.1, 0.3], 4, at, law, source="counters") for at in (CPU, device))
+    assert torch.equal(here.group, there.group.cpu())
+    torch.testing.assert_close(here.features, there.features.cpu(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(here.target, there.target.cpu(), rtol=1e-9, atol=1e-12)
+    assert here.features.unique().numel() > 3 * CHUNK  # the second chunk does not repeat the first
+    other = next(draw_examples(PAIRS, 50, [0.1, 0.3], 5, device, law, source="counters"))
+    assert not torch.equal(other.features.cpu(), here.features[:50])
 
 
 def test_outliers_are_in_one_pair_and_as_frequent_and_unequal_as_asked_for() -> None:
