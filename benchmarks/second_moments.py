@@ -2,9 +2,9 @@
 
 ``python benchmarks/second_moments.py [largest] [part …]``, with nothing else running; `largest` is the number of
 examples of the largest sample that is really drawn (10⁶ when not given; 10⁸ takes minutes), the parts are throughput,
-depth, examples, drift and gpu (all when not given). Both sides of a ratio are timed in the same run, each the best of
-several, with the same threads and in float64. The autograd side is timed on a few steps and scaled: its steps all cost
-the same.
+depth, examples, sources, drift and gpu (all when not given). Both sides of a ratio are timed in the same run, each the
+best of several, with the same threads and in float64. The autograd side is timed on a few steps and scaled: its steps
+all cost the same.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import timeit
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ import torch
 from sim.batched_descent import descend_batch, stack_states
 from sim.batched_flow import flow_batch
 from sim.device import describe_device
-from sim.opposing_data import Examples, draw_examples
+from sim.opposing_data import CHUNK, Examples, draw_examples
 from sim.second_moments import Moments, SecondMoments, population_batch, sample_moments
 from sim.update_rules import Adam, GradientDescent, Rule
 from theory.configuration import DescentConfig
@@ -194,6 +195,21 @@ def build(count: int) -> tuple[list[np.ndarray], float, float, float]:
     return arrays, drawing, both, float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
 
 
+def sources() -> None:
+    def seconds(source: Literal["sequence", "counters"]) -> float:
+        begin = time.process_time()
+        for _chunk in draw_examples(CONFIG.model, 2 * CHUNK, FRACTION, 0, CPU, source=source):
+            pass
+        return (time.process_time() - begin) / 2 / CHUNK
+
+    taken = [[seconds("sequence"), seconds("counters")] for _ in range(5)]
+    sequence, counters = np.min(taken, axis=0)
+    print(
+        f"\ndrawing an example of {FEATURES} features: torch's sequence {sequence * 1e9:.0f} ns of CPU time, ", end=""
+    )
+    print(f"counters {counters * 1e9:.0f} ns, {counters / sequence:.2f} times as much")
+
+
 def drift() -> None:
     print(f"\nfloat32 against float64, 64 runs, {STEPS} steps: largest relative difference of loss, and of sharpness")
     moments = population_batch([CONFIG.model] * 64, CPU)
@@ -245,6 +261,7 @@ if __name__ == "__main__":
         "throughput": throughput,
         "depth": depth,
         "examples": lambda: cost_of_examples(largest),
+        "sources": sources,
         "drift": drift,
         "gpu": gpu,
     }

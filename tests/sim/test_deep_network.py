@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import finite, models, states
 from torch import Tensor
 
 import sim.optimizers
@@ -195,6 +196,20 @@ def test_widths_of_one_are_the_theorys_deep_network(depth: int) -> None:
     # c_i² − ‖w‖² is the sum of the differences up to layer i.
     sums = np.cumsum(data["balancedness"].values[:, 0], axis=-1)
     np.testing.assert_allclose(sums, layer_balancedness(expected), atol=1e-11)
+
+
+@given(data=st.data(), depth=st.integers(2, 5), lr=st.floats(1e-4, 1e-1), dense=st.booleans())
+def test_a_step_of_any_depth_is_the_theorys(data: st.DataObject, depth: int, lr: float, dense: bool) -> None:
+    model = data.draw(models(max_alpha=20, max_beta=20))
+    state = data.draw(states(model, max_weight=3))
+    scalars = np.array(data.draw(st.lists(finite(-2, 2), min_size=depth - 1, max_size=depth - 1)))
+    layers = [torch.from_numpy(state.first_layer).reshape(1, 1, -1), *torch.from_numpy(scalars).reshape(-1, 1, 1, 1)]
+    moments = population_moments(model, CPU) if dense else population_batch([model], CPU)
+    ours = descend_batch(moments, layers, update_rules.GradientDescent(lr), 1, sharpness=False, keep_weights=True)
+    theirs = deep_descent(model, DeepState(scalars, state.b, state.s), lr, 1)
+    expected = np.concatenate([theirs.b[1], theirs.s[1], theirs.layers[1]])
+    # Relative to the largest weight: entries that cancel have no digits of their own.
+    assert np.abs(ours["weights"].values[1, 0] - expected).max() <= 1e-10 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("m", [1, 3])

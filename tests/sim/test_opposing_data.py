@@ -16,6 +16,7 @@ from sim.opposing_data import CHUNK, Examples, OpposingLaw, draw_examples
 from sim.paired_classes import draw_paired_classes
 from sim.second_moments import population_moments, sample_moments
 from theory import InputError, Model
+from theory.model import power_law_covariance
 
 CPU = torch.device("cpu")
 PAIRS = Model([7.0, 3.0], [1.0, -2.0, 0.5], [1.0, 0.4, 0.2])
@@ -135,6 +136,25 @@ def test_paired_classes_share_the_feature_and_not_the_use_of_it() -> None:
         assert float(data.features[data.label == label, :6].mean(0).norm()) == pytest.approx(1.5, abs=0.1)
 
 
+def test_classes_have_the_covariance_and_the_label_noise_asked_for() -> None:
+    n, spectrum = 60_000, power_law_covariance(5, 1.0)
+    clean = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=spectrum)
+    noisy = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=spectrum, label_noise=0.3)
+    for label in range(4):
+        own = clean.features[clean.label == label, :5]
+        torch.testing.assert_close(torch.cov(own.T), torch.diag(torch.tensor(spectrum)), rtol=0, atol=0.05)
+        # A replaced label is each of the others equally often.
+        given_labels = noisy.label[clean.label == label].bincount(minlength=4).double() * 4 / n
+        assert float(given_labels[label]) == pytest.approx(0.7, abs=0.03)
+        assert float(given_labels.min()) == pytest.approx(0.1, abs=0.03)
+    # The noise touches the labels alone, and comes after all other draws.
+    assert torch.equal(noisy.features, clean.features)
+    assert torch.equal(noisy.group, clean.group)
+    plain = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU)
+    identity = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=np.ones(5))
+    assert torch.equal(plain.features, identity.features)
+
+
 def test_the_same_seed_gives_the_same_classes_on_every_device(device: torch.device) -> None:
     sizes = SizeLaw("pareto", 3.0)
     here, there = (draw_paired_classes(100, 3, 1, 1.0, 2.0, 0.3, 5, at, sizes) for at in (CPU, device))
@@ -171,6 +191,12 @@ def test_laws_and_sets_that_cannot_be_are_refused() -> None:
         OpposingLaw(noise=-1.0)
     with pytest.raises(InputError, match="pairs is 0"):
         draw_paired_classes(10, 3, 0, 1.0, 1.0, 0.1, 0, CPU)
+    with pytest.raises(InputError, match=r"label noise is 1\.5"):
+        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, label_noise=1.5)
+    with pytest.raises(InputError, match=r"covariance has shape \(2,\)"):
+        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, covariance=[1.0, 2.0])
+    with pytest.raises(InputError, match=r"covariance is -1\.0"):
+        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, covariance=[1.0, -1.0, 2.0])
     with pytest.raises(InputError, match="fraction of outliers is 2"):
         draw_paired_classes(10, 3, 1, 1.0, 1.0, 2.0, 0, CPU)
     with pytest.raises(InputError, match="degree -1"):
