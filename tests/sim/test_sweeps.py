@@ -161,7 +161,7 @@ def _kill_again_and_again(
 def test_a_sweep_killed_at_any_file_operation_ends_in_the_bits_of_the_uninterrupted(
     processes: ForkServerContext, tmp_path: Path
 ) -> None:
-    _kill_again_and_again(processes, tmp_path, "sample_size", 3, random.Random(0))
+    _kill_again_and_again(processes, tmp_path, "sample_size", 2, random.Random(0))
 
 
 def test_two_ranks_share_the_units_and_give_the_bits_of_one(tmp_path: Path) -> None:
