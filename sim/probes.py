@@ -24,8 +24,8 @@ class SharpnessProbe:
 
     Measured at the iterate θ_t, and where wanted at the midpoint of the step, θ_t − ½η∇L(θ_t): at the edge of stability
     the iterate bounces across the valley, and the midpoint of two iterates lies near its floor. The network is never
-    touched: losses are evaluated on copies of its parameters and buffers. The loss whose Hessian is taken is the one that
-    is minimised: the rule and the examples' weights are to be those of the run.
+    touched: losses are evaluated on copies of its parameters and buffers. The Hessian is that of the loss that is
+    minimised: the rule and the examples' weights are to be those of the run.
 
     Attributes:
         network: the network; its class and buffers are used, not its parameters.

@@ -1,8 +1,8 @@
 """Batch and layer normalisation written out in elementary operations, so that all derivatives are right.
 
-y = γ (x − μ) / √(σ² + ε) + δ, with the mean μ and the uncorrected variance σ² over the batch and the places of a channel
-(batch norm), or over the features of a token (layer norm). PyTorch's fused ones have wrong third derivatives, without
-an error (pytorch 175754, 186256). These are their subclasses: names, buffers and checks of `isinstance` are theirs.
+y = γ (x − μ) / √(σ² + ε) + δ, with the mean μ and the uncorrected variance σ² over the batch and the places of a
+channel (batch norm), or over the features of a token (layer norm). PyTorch's fused ones have wrong third derivatives,
+without an error (pytorch 175754, 186256). These are their subclasses: names, buffers and `isinstance` are theirs.
 """
 
 from __future__ import annotations
