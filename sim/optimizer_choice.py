@@ -62,6 +62,7 @@ class OptimizerChoice:
         if self.kind == "adam":
             return functools.partial(torch.optim.Adam, betas=(self.momentum, self.second_momentum), eps=self.epsilon)
         if self.kind == "split_sgd":
+            assert self.threshold is not None
             return functools.partial(
                 SplitSGD,
                 sign_lr=self.sign_lr,
