@@ -116,6 +116,6 @@ def _changes(table: npt.NDArray[np.floating] | xr.DataArray, steps: slice, examp
     rows = np.asarray(table[steps.start : steps.stop + 1, examples], dtype=np.float64)
     if not np.isfinite(rows).all():
         raise InputError(
-            "losses hold numbers that are not finite (minibatches leave examples out): give a window of full-batch steps"
+            "losses hold numbers that are not finite: give full-batch steps (a minibatch leaves examples out)"
         )
     return np.diff(rows, axis=0)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xarray as xr
 from cases import planted
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,9 +31,7 @@ def _close_to_dense(losses: np.ndarray, count: int, block_bytes: int, rtol: floa
     np.testing.assert_allclose(found.phases * signs, left[:, :k].T, atol=1e-6)
 
 
-@given(
-    st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 60), st.sampled_from([1, 100, 1000, 10**6])
-)
+@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 60), st.sampled_from([1, 100, 1000, 10**6]))
 def test_streamed_triplets_are_those_of_the_dense_matrix(seed: int, steps: int, n: int, block_bytes: int) -> None:
     rng = np.random.default_rng(seed)
     # Well separated strengths: vectors of equal singular values are not determined.
