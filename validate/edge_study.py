@@ -13,10 +13,13 @@ at measured steps (``edge_measured``), at the midpoint θ_t − ½η∇L of the 
     sharpness, residual    (edge_measured)          λ and its relative residual
     a, b                   (edge_measured)          −⟨∇λ, ∇L⟩ and ‖∇⊥λ‖², of `theory.reduced_map`; ∇⊥λ = ∇λ − ⟨∇λ, v⟩v
     a_across, b_whole      (edge_measured)          −⟨∇⊥λ, ∇L⟩ and ‖∇λ‖²
+    alignment              (edge_measured)          |⟨v, v_1⟩| with the top eigenvector at the start
     curvature              (edge_measured, example) vᵀ∇²ℓ_i v: its mean over a group is the group's Rayleigh quotient
 at measured steps, at the iterate θ_t
     group_cosine           (edge_measured)          cosine of the groups' mean gradients g₊ and g₋
     group_gradient_norm    (edge_measured, side)    ‖g₊‖, ‖g₋‖
+    bounce_share           (edge_measured)          share of ‖β‖² along v, β = −η(∇L_t − ∇L_{t−1})/4 the alternating part
+                                                    of the iterate: near 1 where one direction is unstable, and v is it
     bulk_gradient_norm     (edge_measured)          norm of the mean gradient of all other examples
     top_share              (edge_measured)          |⟨g₊ − g₋, v⟩| / ‖g₊ − g₋‖
     group_curvature        (edge_measured, side)    means of `curvature` over the groups
@@ -104,6 +107,7 @@ class EdgeProbe:
         self._start: Tensor | None = None
         self._fixed: Tensor | None = None
         self._top: Tensor | None = None
+        self._last_slope: Tensor | None = None
         self.eigenvalues = np.full(self.what.directions, np.nan)
         directions, kinds, draws = self.what.directions, len(KINDS), self.what.draws
         declare = self.record.declare
@@ -112,7 +116,17 @@ class EdgeProbe:
             declare(name, ["edge_step", "direction"], [directions])
         declare("gradient_along_top", ["edge_step"])
         declare("edge_measured", ["edge_measured"], dtype=np.int64)
-        for name in ("sharpness", "residual", "a", "b", "a_across", "b_whole", "bulk_gradient_norm"):
+        for name in (
+            "sharpness",
+            "residual",
+            "a",
+            "b",
+            "a_across",
+            "b_whole",
+            "alignment",
+            "bounce_share",
+            "bulk_gradient_norm",
+        ):
             declare(name, ["edge_measured"])
         declare("curvature", ["edge_measured", "example"], [len(self.objective)], np.float32)
         for prefix, dimensions, shape in (("", [], []), ("random_", ["kind", "draw"], [kinds, draws])):
@@ -139,7 +153,9 @@ class EdgeProbe:
         self.record.append("gradient_along_top", self._top @ slope)
         if due:
             self.record.append("edge_measured", self.first_step + step)
+            self._measure_bounce(slope)
             self._measure_groups(parameters, slope, curvature)
+        self._last_slope = slope.clone()
 
     def _fix_directions(self, parameters: Sequence[Tensor], here: Tensor) -> None:
         self._start = here.clone()
@@ -183,6 +199,17 @@ class EdgeProbe:
         curvature = example_curvatures(self.objective, v, list(point), chunk=self.what.chunk)
         self.record.append("curvature", curvature)
         return curvature
+
+    def _measure_bounce(self, slope: Tensor) -> None:
+        assert self._top is not None
+        assert self._fixed is not None
+        self.record.append("alignment", float(torch.dot(self._top, self._fixed[0]).abs()))
+        share = float("nan")
+        if self._last_slope is not None:
+            # θ_{t+1} − 2θ_t + θ_{t−1} = −η(g_t − g_{t−1})
+            bounce = slope - self._last_slope
+            share = float((torch.dot(bounce, self._top) / bounce.norm()) ** 2)
+        self.record.append("bounce_share", share)
 
     def _measure_groups(self, parameters: Sequence[Tensor], slope: Tensor, curvature: Tensor) -> None:
         n, m = len(self.objective), len(self.pair.positive)

@@ -2,8 +2,8 @@
 
 The control is a Gaussian surrogate of the window: every example's changes over its steps are drawn from the normal law
 with the examples' mean and covariance over steps, so each step keeps its mean and variance and the steps their
-correlations. Thresholds were set on pilot seeds 100–102 (MLP, 2,000 images): kurtosis 13.6, 12.9, 10.9 (surrogate 2.9 to
-3.0); energy 0.53, 0.49, 0.50 (0.17 to 0.21); Hill index 2.6, 2.7, 2.9 (5.9 to 6.3).
+correlations. Thresholds were set on pilot seeds 100–102 (MLP, 2,000 images): kurtosis 13.6, 12.9, 10.9 (surrogate 2.9
+to 3.0); energy 0.53, 0.49, 0.50 (0.17 to 0.21); Hill index 2.6, 2.7, 2.9 (5.9 to 6.3).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ CLAIMS = (
     Claim(
         name="C7c",
         statement="Heavy tail: the tail index of the loss changes is small.",
-        statistic="Hill index of the 5 % of examples that change most in a step, median over 150 steps from the crossing",
+        statistic="Hill index of the 5 % that change most in a step, median over 150 steps from the crossing",
         bound=Bound(high=4.0),
         control=SURROGATE,
         measure=each_seed(lambda e, w: median_hill_index(_changes(e, w))),
