@@ -18,8 +18,8 @@ at measured steps (``edge_measured``), at the midpoint θ_t − ½η∇L of the 
 at measured steps, at the iterate θ_t
     group_cosine           (edge_measured)          cosine of the groups' mean gradients g₊ and g₋
     group_gradient_norm    (edge_measured, side)    ‖g₊‖, ‖g₋‖
-    bounce_share           (edge_measured)          share of ‖β‖² along v, β = −η(∇L_t − ∇L_{t−1})/4 the alternating part
-                                                    of the iterate: near 1 where one direction is unstable, and v is it
+    bounce_share           (edge_measured)          share of ‖β‖² along v, with β = −η(∇L_t − ∇L_{t−1})/4 the iterate's
+                                                    alternating part: near 1 where v alone is unstable
     bulk_gradient_norm     (edge_measured)          norm of the mean gradient of all other examples
     top_share              (edge_measured)          |⟨g₊ − g₋, v⟩| / ‖g₊ − g₋‖
     group_curvature        (edge_measured, side)    means of `curvature` over the groups
@@ -66,7 +66,7 @@ class EdgeMeasurements:
 
     every: int = 5
     """Steps between measurements; odd, so that both sides of the valley are seen."""
-    directions: int = 8
+    directions: int = 6
     """Eigenvectors held fixed: the top one and `directions` − 1 below it, named bulk 1, bulk 2, …"""
     draws: int = 10
     """Random groups of each kind."""
