@@ -1,9 +1,13 @@
 """C2: the oscillation becomes visible where the sharpness crosses 2/η.
 
 The gap of the leading pair, less its running mean with weights ¼, ½, ¼, alternates with an amplitude that grows by a
-constant factor a step before it saturates, so "visible" is taken as half of the amplitude at the edge. The control
-shuffles the steps: the same amplitudes, in no order. Pilot (seeds 100–102): the onset lies 10, 7 and PILOT steps before
-the crossing at the iterate.
+nearly constant factor a step before it saturates, so "visible" is taken as half of the amplitude at the edge. The
+control shuffles the steps: the same amplitudes, in no order.
+
+Pilot (seeds 100–102, ReLU MLP on 2,000 images): 9, 5, 16 steps, all before the crossing, and 226 to 246 shuffled. There
+the oscillation grows by about 1.05 a step from ηλ/2 = 0.73 on, where 1 − ηλ would damp it: the kinks of the activations
+add to the curvature that a whole step meets. Of smooth networks theory expects the opposite, a wait after the crossing
+until what rounding left of the start has grown (T11); with GELU (seed 100) the onset came 37 steps after the crossing.
 """
 
 from __future__ import annotations
@@ -61,8 +65,7 @@ def _distance(sizes: npt.NDArray[np.float64], windows: Windows) -> float:
 
 def _shuffled(evidence: NetworkEvidence, windows: Windows) -> float:
     rng, sizes = np.random.default_rng(evidence.seed), _sizes(evidence, windows)
-    level_of = [_distance(rng.permutation(sizes), windows) for _ in range(SHUFFLES)]
-    return float(np.median(level_of))
+    return float(np.median([_distance(rng.permutation(sizes), windows) for _ in range(SHUFFLES)]))
 
 
 CLAIMS = (
@@ -70,7 +73,7 @@ CLAIMS = (
         name="C2",
         statement="Onset: the oscillation becomes visible where the sharpness crosses 2/η.",
         statistic="steps between the crossing and the first at which the gap swings half as much as at the edge",
-        bound=Bound(high=20.0),
+        bound=Bound(high=30.0),
         control="shuffled steps (median of 200 shuffles)",
         measure=each_seed(lambda e, w: _distance(_sizes(e, w), w)),
         measure_control=each_seed(_shuffled),
