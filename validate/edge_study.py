@@ -9,21 +9,28 @@ at every step (``edge_step``: the base run's step numbers)
     projection             (edge_step, direction)   ⟨θ_t − θ_start, v_d⟩ on eigenvectors held fixed from the start
     gradient_projection    (edge_step, direction)   ⟨∇L(θ_t), v_d⟩ on the same
     gradient_along_top     (edge_step)              ⟨∇L(θ_t), v⟩ on the top eigenvector last measured, signs continued
+    gradient_along_bounce  (edge_step)              ⟨∇L(θ_t), u⟩ on the direction of the bounce last measured
 at measured steps (``edge_measured``), at the midpoint θ_t − ½η∇L of the step, near the valley's floor
     sharpness, residual    (edge_measured)          λ and its relative residual
     a, b                   (edge_measured)          −⟨∇λ, ∇L⟩ and ‖∇⊥λ‖², of `theory.reduced_map`; ∇⊥λ = ∇λ − ⟨∇λ, v⟩v
     a_across, b_whole      (edge_measured)          −⟨∇⊥λ, ∇L⟩ and ‖∇λ‖²
     alignment              (edge_measured)          |⟨v, v_1⟩| with the top eigenvector at the start
-    curvature              (edge_measured, example) vᵀ∇²ℓ_i v: its mean over a group is the group's Rayleigh quotient
+  along the bounce, β = −η(∇L_t − ∇L_{t−1})/4, the iterate's alternating part, with u = β/‖β‖; undefined (NaN) at the
+  first step. Where v alone is unstable, u = ±v; where several eigenvalues are at 2/η, u lies between their vectors:
+    bounce_share           (edge_measured)          ⟨u, v⟩²
+    bounce_square          (edge_measured)          ‖β‖²
+    bounce_curvature       (edge_measured)          uᵀHu
+    bounce_a, bounce_b     (edge_measured)          −⟨∇⊥, ∇L⟩ and ‖∇⊥‖² of ∇(uᵀHu) at fixed u, less its part along u
+    curvature              (edge_measured, example) uᵀ∇²ℓ_i u: its mean over a group is the group's Rayleigh quotient
 at measured steps, at the iterate θ_t
     group_cosine           (edge_measured)          cosine of the groups' mean gradients g₊ and g₋
     group_gradient_norm    (edge_measured, side)    ‖g₊‖, ‖g₋‖
-    bounce_share           (edge_measured)          share of ‖β‖² along v, with β = −η(∇L_t − ∇L_{t−1})/4 the iterate's
-                                                    alternating part: near 1 where v alone is unstable
     bulk_gradient_norm     (edge_measured)          norm of the mean gradient of all other examples
     top_share              (edge_measured)          |⟨g₊ − g₋, v⟩| / ‖g₊ − g₋‖
+    group_bounce_share     (edge_measured)          the same with u
     group_curvature        (edge_measured, side)    means of `curvature` over the groups
-    random_…               (edge_measured, kind, draw, …) the same five for random groups of the same size; kinds:
+    random_…               (edge_measured, kind, draw, …) the same for random groups of the same size (random_cosine,
+                                                    …_gradient_norm, …_top_share, …_bounce_share, …_curvature); kinds:
                                                     "any" whatever their labels, "same labels" as the pair's
 once
     member (side, rank), random_member (kind, draw, side, rank): indices of the examples; eigenvalue (direction): λ_d at
@@ -58,6 +65,8 @@ from validate.opposing_groups import OpposingPair, random_pair_like, random_pair
 
 KINDS = ("any", "same labels")
 SIDES = ("positive", "negative")
+TOP = ("sharpness", "residual", "a", "b", "a_across", "b_whole", "alignment")
+BOUNCE = ("bounce_share", "bounce_square", "bounce_curvature", "bounce_a", "bounce_b")
 
 
 @dataclass(frozen=True)
@@ -108,30 +117,23 @@ class EdgeProbe:
         self._fixed: Tensor | None = None
         self._top: Tensor | None = None
         self._last_slope: Tensor | None = None
+        self._bounce: Tensor | None = None
         self.eigenvalues = np.full(self.what.directions, np.nan)
         directions, kinds, draws = self.what.directions, len(KINDS), self.what.draws
         declare = self.record.declare
         declare("edge_step", ["edge_step"], dtype=np.int64)
         for name in ("projection", "gradient_projection"):
             declare(name, ["edge_step", "direction"], [directions])
-        declare("gradient_along_top", ["edge_step"])
+        for name in ("gradient_along_top", "gradient_along_bounce"):
+            declare(name, ["edge_step"])
         declare("edge_measured", ["edge_measured"], dtype=np.int64)
-        for name in (
-            "sharpness",
-            "residual",
-            "a",
-            "b",
-            "a_across",
-            "b_whole",
-            "alignment",
-            "bounce_share",
-            "bulk_gradient_norm",
-        ):
+        for name in (*TOP, *BOUNCE, "bulk_gradient_norm"):
             declare(name, ["edge_measured"])
         declare("curvature", ["edge_measured", "example"], [len(self.objective)], np.float32)
         for prefix, dimensions, shape in (("", [], []), ("random_", ["kind", "draw"], [kinds, draws])):
             declare(f"{prefix or 'group_'}cosine", ["edge_measured", *dimensions], shape)
             declare(f"{prefix}top_share", ["edge_measured", *dimensions], shape)
+            declare(f"{prefix or 'group_'}bounce_share", ["edge_measured", *dimensions], shape)
             for name in ("gradient_norm", "curvature"):
                 declare(f"{prefix or 'group_'}{name}", ["edge_measured", *dimensions, "side"], [*shape, 2])
 
@@ -142,8 +144,7 @@ class EdgeProbe:
             self._fix_directions(parameters, here)
         due = step % self.what.every == 0
         if due:
-            point = unflatten(here - self.lr / 2 * slope, list(parameters))
-            curvature = self._measure_curvature(point)
+            curvature = self._measure_curvature(unflatten(here - self.lr / 2 * slope, list(parameters)), slope)
         assert self._fixed is not None
         assert self._start is not None
         assert self._top is not None
@@ -151,9 +152,9 @@ class EdgeProbe:
         self.record.append("projection", self._fixed @ (here - self._start))
         self.record.append("gradient_projection", self._fixed @ slope)
         self.record.append("gradient_along_top", self._top @ slope)
+        self.record.append("gradient_along_bounce", np.nan if self._bounce is None else self._bounce @ slope)
         if due:
             self.record.append("edge_measured", self.first_step + step)
-            self._measure_bounce(slope)
             self._measure_groups(parameters, slope, curvature)
         self._last_slope = slope.clone()
 
@@ -175,41 +176,52 @@ class EdgeProbe:
         leaves = leaves_at(parameters)
         return HessianOperator(self.objective.of_chunk(leaves, slice(0, len(self.objective))), leaves)
 
-    def _measure_curvature(self, point: Sequence[Tensor]) -> Tensor:
-        """λ, ∇λ, a and b at a point; returns every example's curvature along the eigenvector."""
+    def _measure_curvature(self, point: Sequence[Tensor], slope: Tensor) -> Tensor:
+        """What is measured at the midpoint, ``point``; returns every example's curvature along the bounce."""
         hessian = self._hessian(point)
         pairs = self._tracker.refresh(hessian)
-        v, slope = pairs.vectors[0], hessian.gradient
+        v = pairs.vectors[0]
+        assert self._fixed is not None
         assert self._top is not None
         self._top = v if torch.dot(v, self._top) >= 0 else -v
-        rise = sharpness_gradient(
-            self.objective, v, list(point), chunk=self.what.chunk, method=self.what.third_derivative
+        rise, across = self._rise(point, v)
+        numbers = (
+            pairs.values[0],
+            pairs.residuals[0],
+            -torch.dot(rise, hessian.gradient),  # a = −⟨∇λ, ∇L⟩
+            torch.dot(across, across),  # b = ‖∇⊥λ‖²
+            -torch.dot(across, hessian.gradient),
+            torch.dot(rise, rise),
+            torch.dot(v, self._fixed[0]).abs(),
         )
-        across = rise - torch.dot(rise, v) * v
-        values = {
-            "sharpness": pairs.values[0],
-            "residual": pairs.residuals[0],
-            "a": -torch.dot(rise, slope),  # a = −⟨∇λ, ∇L⟩
-            "b": torch.dot(across, across),  # b = ‖∇⊥λ‖²
-            "a_across": -torch.dot(across, slope),
-            "b_whole": torch.dot(rise, rise),
-        }
-        for name, value in values.items():
-            self.record.append(name, float(value))
-        curvature = example_curvatures(self.objective, v, list(point), chunk=self.what.chunk)
+        values = dict(zip(TOP, map(float, numbers), strict=True))
+        bounce = dict.fromkeys(BOUNCE, float("nan"))
+        if self._last_slope is not None:
+            # θ_{t+1} − 2θ_t + θ_{t−1} = −η(g_t − g_{t−1}) = −4β for an iterate that alternates by ±β
+            beta = self.lr / 4 * (slope - self._last_slope)
+            self._bounce = beta / beta.norm()
+            across = self._rise(point, self._bounce)[1]
+            along_bounce = (
+                torch.dot(self._bounce, v) ** 2,
+                torch.dot(beta, beta),
+                torch.dot(self._bounce, hessian.matvec(self._bounce)),
+                -torch.dot(across, hessian.gradient),
+                torch.dot(across, across),
+            )
+            bounce = dict(zip(BOUNCE, map(float, along_bounce), strict=True))
+        for name, value in (values | bounce).items():
+            self.record.append(name, value)
+        along = v if self._bounce is None else self._bounce
+        curvature = example_curvatures(self.objective, along, list(point), chunk=self.what.chunk)
         self.record.append("curvature", curvature)
         return curvature
 
-    def _measure_bounce(self, slope: Tensor) -> None:
-        assert self._top is not None
-        assert self._fixed is not None
-        self.record.append("alignment", float(torch.dot(self._top, self._fixed[0]).abs()))
-        share = float("nan")
-        if self._last_slope is not None:
-            # θ_{t+1} − 2θ_t + θ_{t−1} = −η(g_t − g_{t−1})
-            bounce = slope - self._last_slope
-            share = float((torch.dot(bounce, self._top) / bounce.norm()) ** 2)
-        self.record.append("bounce_share", share)
+    def _rise(self, point: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of the curvature along a unit direction held fixed, and its part across that direction."""
+        rise = sharpness_gradient(
+            self.objective, direction, list(point), chunk=self.what.chunk, method=self.what.third_derivative
+        )
+        return rise, rise - torch.dot(rise, direction) * direction
 
     def _measure_groups(self, parameters: Sequence[Tensor], slope: Tensor, curvature: Tensor) -> None:
         n, m = len(self.objective), len(self.pair.positive)
@@ -237,11 +249,15 @@ class EdgeProbe:
         assert self._top is not None
         norms, apart = sides.norm(dim=1), sides[0] - sides[1]
         cosine = torch.dot(sides[0], sides[1]) / (norms[0] * norms[1])
-        share = torch.dot(apart, self._top).abs() / apart.norm()
+        shares = [
+            np.nan if direction is None else float(torch.dot(apart, direction).abs() / apart.norm())
+            for direction in (self._top, self._bounce)
+        ]
         each = curvature.detach().double().cpu().numpy()
         return {
             "cosine": np.asarray(float(cosine)),
-            "top_share": np.asarray(float(share)),
+            "top_share": np.asarray(shares[0]),
+            "bounce_share": np.asarray(shares[1]),
             "gradient_norm": norms.double().cpu().numpy(),
             "curvature": np.array([each[pair.positive].mean(), each[pair.negative].mean()]),
         }
