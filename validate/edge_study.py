@@ -1,7 +1,7 @@
 """A stretch of full-batch gradient descent at the edge of stability, run again from a snapshot and measured closely.
 
-The base run keeps every loss and the sharpness now and then. Its study starts from the last snapshot at or before the
-first crossing of 2/η, takes the same steps through the windows of `validate.windows`, and adds, with v the top
+The base run keeps every loss and the sharpness now and then. Its study starts from its last snapshot at least 20 steps
+before the first crossing of 2/η, takes the same steps through the windows of `validate.windows`, and adds, with v the top
 eigenvector of the Hessian and the opposing pair that the base run's selection window shows:
 
 at every step (``edge_step``: the base run's step numbers)
@@ -33,6 +33,8 @@ at measured steps, at the iterate θ_t
                                                     …_gradient_norm, …_top_share, …_bounce_share, …_curvature); kinds:
                                                     "any" whatever their labels, "same labels" as the pair's
 once
+    attributes lr, diverged_at, crossing, replay_difference: largest |loss − the base run's| at the same steps, 0 on the
+                                                    same device with as many threads
     member (side, rank), random_member (kind, draw, side, rank): indices of the examples; eigenvalue (direction): λ_d at
     the start; label (example)
 
@@ -42,7 +44,7 @@ ReLU networks: autograd's second and third derivatives leave out what a step ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +52,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from sim import Record, descend
+from sim import Arithmetic, Batches, LossRule, Record, descend
 from sim.curvature import (
     EigenpairTracker,
     HessianOperator,
@@ -61,8 +63,14 @@ from sim.curvature import (
 )
 from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from sim.curvature.third_derivatives import Method
-from validate.opposing_groups import OpposingPair, random_pair_like, random_pair_of_same_labels
+from theory.command_line import InputError
+from validate.cifar10 import Images
+from validate.network_run import NetworkConfig, network_inputs, trained_network, training_images
+from validate.opposing_groups import OpposingPair, random_pair_like, random_pair_of_same_labels, singular_pairs
+from validate.windows import find_windows
 
+LEAD = 20
+"""Steps before the crossing at which a study starts at the latest, so that the onset is in it."""
 KINDS = ("any", "same labels")
 SIDES = ("positive", "negative")
 TOP = ("sharpness", "residual", "a", "b", "a_across", "b_whole", "alignment")
@@ -83,6 +91,74 @@ class EdgeMeasurements:
     """How ∇λ is computed; difference for networks with fused normalisations."""
     chunk: int | None = None
     """Examples at once in Hessian products and third derivatives."""
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """A study of the edge of one base run."""
+
+    network: NetworkConfig
+    """The base run: full-batch gradient descent on all its images alike, with snapshots."""
+    measurements: EdgeMeasurements = EdgeMeasurements()
+    """What is measured, and how often."""
+
+    @property
+    def name(self) -> str:
+        """Name of the study's folder."""
+        return f"edge-{self.network.name}"
+
+
+def study_edge(
+    config: EdgeConfig, base: xr.Dataset, images: Images, device: torch.device, *, progress: bool = True
+) -> xr.Dataset:
+    """Studies the edge of a finished base run.
+
+    Args:
+        config: the study.
+        base: the base run's data set, with `snapshot`.
+        images: what the base run was given.
+        device: where.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The variables listed at the head of the module.
+
+    Raises:
+        InputError: the base run is not full-batch gradient descent on its images as they are, never crosses 2/η, or has
+            no snapshot before the crossing.
+    """
+    network = config.network
+    plain = network.optimizer.kind == "gd" and network.intervention is None and network.start_step == 0
+    if not plain or (network.batches.size or np.inf) < len(base["label"]):
+        raise InputError(f"run {network.name} is not full-batch gradient descent from its seed: give one to study")
+    windows = find_windows(base)
+    if windows is None:
+        raise InputError(f"run {network.name} has no windows at 2/η: take another step size or more steps")
+    snapshots = base["snapshot_step"].values if "snapshot" in base else np.empty(0, np.int64)
+    early = snapshots[snapshots <= max(windows.crossing - LEAD, snapshots.min(initial=windows.crossing))]
+    if not early.size:
+        raise InputError(f"run {network.name} has no snapshot before step {windows.crossing}: give snapshot_every")
+    first = int(early[-1])
+    chosen = training_images(network, images)
+    data = replay(
+        trained_network(network, base, device, at_step=first),
+        network_inputs(network.architecture, chosen).to(device),
+        torch.from_numpy(chosen.labels.astype(np.int64)).to(device),
+        lr=network.lr,
+        first_step=first,
+        steps=windows.edge.stop - first,
+        pair=singular_pairs(base["loss"][windows.select], count=1)[0],
+        what=config.measurements,
+        loss=network.loss,
+        batches=network.batches,
+        arithmetic=network.arithmetic,
+        seed=network.seed,
+        description=config.name,
+        progress=progress,
+    )
+    there = base["loss"].values[data["edge_step"].values].astype(np.float64)
+    data.attrs |= {"crossing": windows.crossing, "replay_difference": float(np.abs(data["loss"].values - there).max())}
+    return data
 
 
 @dataclass
@@ -273,7 +349,9 @@ def replay(
     steps: int,
     pair: OpposingPair,
     what: EdgeMeasurements = EdgeMeasurements(),
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    loss: LossRule = LossRule(),  # noqa: B008
+    batches: Batches = Batches(),  # noqa: B008
+    arithmetic: Arithmetic = Arithmetic(),  # noqa: B008
     seed: int = 0,
     description: str = "edge",
     progress: bool = True,
@@ -289,7 +367,9 @@ def replay(
         steps: number of steps.
         pair: the opposing groups.
         what: what is measured, and how often.
-        loss: losses of the examples from outputs and labels; cross-entropy when not given.
+        loss: rule of the examples' losses.
+        batches: in how many pieces the whole set passes through the network.
+        arithmetic: number format of the steps; what is measured is in float32.
         seed: of the random groups and of the eigensolver.
         description: words of the progress bar.
         progress: whether to show it.
@@ -303,7 +383,7 @@ def replay(
         [random_pair_like(pair, len(inputs), rng) for _ in range(what.draws)],
         [random_pair_of_same_labels(pair, classes, rng) for _ in range(what.draws)],
     ]
-    objective = MeanLoss(network, inputs, labels) if loss is None else MeanLoss(network, inputs, labels, loss)
+    objective = MeanLoss(network, inputs, labels, loss)
     probe = EdgeProbe(objective, lr, pair, random, first_step, what, seed)
     descent = descend(
         network,
@@ -311,6 +391,9 @@ def replay(
         labels,
         lr=lr,
         steps=steps,
+        loss=loss,
+        batches=batches,
+        arithmetic=arithmetic,
         probes=[probe],
         description=description,
         progress=progress,

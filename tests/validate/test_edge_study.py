@@ -38,6 +38,7 @@ class TwoLayer(nn.Module):
         self.b = nn.Parameter(torch.from_numpy(b.copy()))
 
     def forward(self, w: Tensor) -> Tensor:
+        """(n, 1) losses."""
         model = EDGE.model
         miss = self.c * self.b - torch.from_numpy(model.beta.copy())
         main = 0.5 * (miss * torch.from_numpy(model.covariance.copy()) * miss).sum()
