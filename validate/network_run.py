@@ -172,6 +172,7 @@ def run_network(
         seed=config.seed,
         loss=loss,
         example_weights=example_weights,
+        batches=config.batches,
         record=record,
     )
     probes: list[Any] = [sharpness]
