@@ -16,7 +16,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import Arithmetic, Batches, Checkpoints, SharpnessProbe, descend, mlp
+from sim import Arithmetic, Batches, Checkpoints, OptimizerChoice, SharpnessProbe, descend, mlp
 from sim.curvature import HessianOperator
 from sim.training import OptimizerFactory
 from theory import InputError
@@ -340,6 +340,7 @@ RESUMED: dict[str, tuple[OptimizerFactory, float, Batches]] = {
     "full batch": (torch.optim.SGD, 0.3, Batches()),
     "momentum, chunks": (partial(torch.optim.SGD, momentum=0.9), 0.1, Batches(chunk=25, ghost=True)),
     "Adam, minibatches": (torch.optim.Adam, 0.01, Batches(size=16)),
+    "SAM, ghost batches": (OptimizerChoice("sam", radius=0.2).factory(), 0.1, Batches(chunk=25, ghost=True)),
 }
 
 
