@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sim.distributed import own
 from sim.heavy_tails import SizeLaw
 from theory import Model
 from theory.command_line import InputError, require_positive
@@ -68,8 +70,10 @@ def draw_examples(
     seed: int,
     device: torch.device,
     law: OpposingLaw = TWO_POINT,
+    *,
+    over_ranks: bool = False,
 ) -> Iterator[Examples]:
-    """Draws examples chunk by chunk; the same seed gives the same examples on every device.
+    """Draws examples chunk by chunk; the same seed gives the same examples on every device and number of ranks.
 
     x ~ N(0, Σ). With probability p_j an example is an outlier of pair j, and of no other pair: its opposing feature is
     ±√(α_j/p_j) X, with X of the size law and of second moment 1, so that the feature's second moment is α_j.
@@ -81,6 +85,9 @@ def draw_examples(
         seed: seed of the generator, which runs on the CPU.
         device: where the examples are put.
         law: sizes, imbalance of the groups and label noise.
+        over_ranks: whether to draw only this rank's share of the chunks. Each chunk then has its own generator, so that
+            no rank draws what another needs: beyond the first chunk it is another sample than without, the same
+            whatever the number of ranks, one included.
 
     Raises:
         InputError: count or a fraction is out of range, or the fractions are not one a pair.
@@ -92,8 +99,11 @@ def draw_examples(
     beta = torch.tensor(model.beta)
     edges = torch.tensor(fractions, dtype=torch.float64).cumsum(0)
     scale = (torch.tensor(model.alpha) / torch.tensor(fractions, dtype=torch.float64)).sqrt()
-    for begin in range(0, count, CHUNK):
+    starts = range(0, count, CHUNK)
+    for begin in own(starts) if over_ranks else starts:
         n = min(CHUNK, count - begin)
+        if over_ranks:
+            generator = _chunk_generator(seed, begin // CHUNK)
         x = torch.randn(n, beta.numel(), generator=generator, dtype=torch.float64) * deviation
         # Which of [0, p₁), [p₁, p₁ + p₂), … the draw falls into; J beyond all of them.
         pair = torch.bucketize(torch.rand(n, generator=generator, dtype=torch.float64), edges, right=True)
@@ -109,6 +119,12 @@ def draw_examples(
         if law.noise:
             target += law.noise * torch.randn(n, generator=generator, dtype=torch.float64)
         yield Examples(torch.cat([x, feature], 1).to(device), target.to(device), group.to(device), len(fractions))
+
+
+def _chunk_generator(seed: int, chunk: int) -> torch.Generator:
+    """Generator of one chunk, so that any chunk can be drawn without those before it."""
+    chunk_seed = seed if chunk == 0 else int(np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(chunk_seed)
 
 
 def pair_fractions(model: Model, fraction: float | Sequence[float]) -> list[float]:

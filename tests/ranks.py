@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -19,6 +20,9 @@ import torch
 import xarray as xr
 
 from sim import distributed, obtain_run
+from sim.opposing_data import OpposingLaw, draw_examples
+from sim.second_moments import sample_moments
+from theory import Model
 
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)  # imports what else each process would import for itself
 
@@ -50,10 +54,8 @@ def on_ranks(function: Callable[..., Any], *arguments: Any, count: int = 2) -> l
         send.close()
         value, error = None, "killed"
         if receive.poll(60):
-            try:
+            with contextlib.suppress(EOFError):
                 value, error = receive.recv()
-            except EOFError:
-                pass
         process.join(60)
         outcomes.append(Outcome(value, error, process.exitcode))
     for process in ranks:
@@ -140,3 +142,11 @@ def lose_the_other() -> None:
     if distributed.rank() == 1:
         os._exit(9)
     distributed.wait_for_all()
+
+
+def moments(count: int) -> dict[str, list[Any]]:
+    """Sums over the chunks of a sample, of every group."""
+    model, law = Model([8.0, 5.0], [-1.0, 0.5, 1.5], [0.3, 0.6, 1.0]), OpposingLaw(plus_share=0.7, noise=0.3)
+    chunks = draw_examples(model, count, [0.2, 0.1], 5, torch.device("cpu"), law, over_ranks=True)
+    result = sample_moments(chunks, over_ranks=True)
+    return {name: [m.gram.tolist(), m.cross.tolist(), float(m.square)] for name, m in result.items()}

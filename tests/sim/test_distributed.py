@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 import ranks
 import torch
 from ranks import on_ranks
 
 from sim import distributed
+from sim.opposing_data import CHUNK
 
 
 def test_one_process_is_all_there_is_without_torchrun() -> None:
@@ -53,3 +56,15 @@ def test_a_rank_that_ends_is_noticed_by_the_one_that_waits_for_it() -> None:
     first, second = on_ranks(ranks.lose_the_other)
     assert first.error.startswith("RankLost: rank 0 stops, as another rank has ended; what it said tells why")
     assert second.status == 9
+
+
+@pytest.mark.parametrize("count", [100, 3 * CHUNK + 1000])
+def test_moments_summed_over_ranks_are_those_of_one_process(count: int) -> None:
+    """The small sample is one chunk: the second rank draws nothing, and knows the moments all the same."""
+    expected = ranks.moments(count)
+    assert set(expected) == {"all", "plus", "minus", "plus 2", "minus 2"}
+    first, second = (outcome.value for outcome in on_ranks(ranks.moments, count))
+    assert first == second
+    for name, parts in expected.items():
+        for ours, theirs in zip(first[name], parts, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12, err_msg=name)
