@@ -71,5 +71,5 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
 
 
 def examples_in(parts: list[slice | Tensor]) -> int:
-    """Number of examples in a batch, given by its chunks."""
-    return sum(part.stop - part.start if isinstance(part, slice) else len(part) for part in parts)
+    """Number of examples in a batch, given by its chunks; of each run where indices are (R, m)."""
+    return sum(part.stop - part.start if isinstance(part, slice) else part.shape[-1] for part in parts)
