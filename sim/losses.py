@@ -1,11 +1,10 @@
-"""Losses of single examples, and their mean with weights."""
+"""Losses of single examples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,12 +37,3 @@ class LossRule:
         targets = F.one_hot(labels, outputs.shape[1]).to(outputs)
         targets = (1 - self.label_smoothing) * targets + self.label_smoothing / outputs.shape[1]
         return (outputs - targets).square().sum(1) / 2
-
-
-def mean_loss(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Σ_i w_i ℓ_i / Σ_i w_i; the plain mean without weights.
-
-    >>> mean_loss(torch.tensor([1.0, 5.0]), torch.tensor([3.0, 1.0]))
-    tensor(2.)
-    """
-    return losses.mean() if weights is None else losses @ weights / weights.sum()

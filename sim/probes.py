@@ -11,8 +11,10 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from sim.curvature import Eigenpairs, HessianOperator, layer_blocks, layer_shares, top_eigenpairs
-from sim.losses import LossRule, mean_loss
+from sim.batches import takes_batch_statistics
+from sim.curvature import Eigenpairs, HessianOperator, SummedOperator, layer_blocks, layer_shares, top_eigenpairs
+from sim.distributed import own_slice
+from sim.losses import LossRule
 from sim.networks import layer_of_parameter
 from sim.record import Record
 from theory.command_line import require_positive
@@ -118,23 +120,31 @@ class SharpnessProbe:
                 self.record.declare(name, ["block_measured", "layer"], [layers])
         self._names = [name for name in self.record.names if name not in before]
 
-    def _hessian(self, parameters: list[Tensor]) -> HessianOperator:
+    def _hessian(self, parameters: list[Tensor]) -> SummedOperator:
         leaves = [p.requires_grad_() for p in parameters]
         names = [name for name, _ in self.network.named_parameters()]
         # Batch norm in training mode writes to its buffers: it gets copies.
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         values = {**buffers, **dict(zip(names, leaves, strict=True))}
-        output = torch.func.functional_call(self.network, values, (self.inputs,))
-        return HessianOperator(mean_loss(self.loss(output, self.labels), self.example_weights), leaves)
+        # Each rank has the part of the loss that its examples are; where they depend on each other, all of it.
+        whole = takes_batch_statistics(self.network)
+        part = slice(0, len(self.inputs)) if whole else own_slice(len(self.inputs))
+        each = self.loss(torch.func.functional_call(self.network, values, (self.inputs[part],)), self.labels[part])
+        if self.example_weights is None:
+            loss = each.sum() / len(self.inputs)
+        else:
+            weights = self.example_weights.to(each)
+            loss = each @ weights[part] / weights.sum()
+        return SummedOperator(HessianOperator(loss, leaves), over_ranks=not whole)
 
-    def _measure_whole(self, place: str, hessian: HessianOperator) -> None:
+    def _measure_whole(self, place: str, hessian: SummedOperator) -> None:
         pairs = self._solve(place, hessian)
         self.record.append(f"sharpness_{place}", float(pairs.values[0]))
         self.record.append(f"residual_{place}", float(pairs.residuals[0]))
         self.record.append(f"converged_{place}", pairs.converged)
         self.record.append(f"layer_share_{place}", layer_shares(pairs.vectors[0], self._sizes, self._layers))
 
-    def _solve(self, place: str, operator: HessianOperator) -> Eigenpairs:
+    def _solve(self, place: str, operator: SummedOperator) -> Eigenpairs:
         """The top eigenpairs, from those found at the same place the last time."""
         pairs = top_eigenpairs(
             operator, generator=self._generator, start=self._last.get(place), tolerance=self.tolerance

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import ranks
 import torch
-from ranks import on_ranks
+from ranks import Training, on_ranks
 
-from sim import distributed
+from sim import Batches, distributed
 from sim.opposing_data import CHUNK
 
 
@@ -68,3 +68,50 @@ def test_moments_summed_over_ranks_are_those_of_one_process(count: int) -> None:
     for name, parts in expected.items():
         for ours, theirs in zip(first[name], parts, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+CASES = {
+    "whole batch": Training(),
+    "Adam in chunks": Training(Batches(chunk=4), "adam", lr=0.01),
+    "minibatches, SAM": Training(Batches(size=7, chunk=3), "sam", lr=0.1),
+    "weights": Training(weighted=True),
+    "one example a step": Training(Batches(size=1), steps=12),
+    "batch norm": Training(norm=True),
+    "ghost batches": Training(Batches(chunk=8, ghost=True), norm=True),
+    "diverging": Training(lr=1e38),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_on_examples_split_over_ranks_is_that_of_one_process(name: str) -> None:
+    """Losses in order, sharpness, shares and weights, to rounding: the sums are taken in another order."""
+    expected = ranks.train_and_load(CASES[name])
+    first, second = (outcome.value for outcome in on_ranks(ranks.train_and_load, CASES[name]))
+    for key, values in expected.items():
+        np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+        if not key.startswith("residual") and key != "block_residual":
+            np.testing.assert_allclose(first[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def test_ranks_make_a_run_of_the_store_together_and_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    case = Training(Batches(size=7), "adam", lr=0.01)
+    whole = [outcome.value for outcome in on_ranks(ranks.obtain_training, tmp_path / "whole", case)]
+    ended = on_ranks(ranks.obtain_training, tmp_path / "ended", case, True)
+    assert ended[0].status == 9
+    assert ended[1].error.startswith("RankLost: rank 1 stops, as another rank has ended")
+    resumed = [outcome.value for outcome in on_ranks(ranks.obtain_training, tmp_path / "ended", case)]
+    single = ranks.obtain_training(tmp_path / "single", case)
+    assert [r["resumed_at"] for r in (*whole, *resumed, single)] == [[], [], [12], [12], []]
+    for key in set(whole[0]) - {"resumed_at"}:
+        for other in (whole[1], *resumed):
+            np.testing.assert_array_equal(whole[0][key], other[key], err_msg=key)
+    np.testing.assert_allclose(whole[0]["loss"], single["loss"], rtol=1e-6)
+
+
+def test_a_run_that_cannot_be_made_ends_every_rank_with_one_line(tmp_path: Path) -> None:
+    case = Training(steps=3)
+    ranks.obtain_training(tmp_path, case)
+    first, second = on_ranks(ranks.obtain_training, tmp_path, Training(steps=4))
+    assert "was made with another configuration" in first.error
+    assert second.error.startswith("RankLost: rank 1 stops, as rank 0 failed: ")
+    assert "was made with another configuration" in second.error
