@@ -40,9 +40,9 @@ def test_units_are_dealt_made_once_alone_and_seen_by_all(tmp_path: Path) -> None
         ranks.share_units(tmp_path / "one"),
         *(outcome.value for outcome in on_ranks(ranks.share_units, tmp_path / "two")),
     )
-    assert a == b == alone == [0, 1, 4, 9, 16]
+    assert a == b == alone == [0, 1, 4, 9, 16, 25]
     assert (own_a, own_b) == ([0, 2, 4], [1, 3])
-    assert makers[0] == makers[2] == makers[4] != makers[1] == makers[3]
+    assert makers[0] == makers[2] == makers[4] == makers[5] != makers[1] == makers[3]
 
 
 def test_a_unit_that_fails_ends_every_rank_with_one_line_and_the_others_stay(tmp_path: Path) -> None:
