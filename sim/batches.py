@@ -56,8 +56,7 @@ class Batches:
             InputError: the statistics would be those of chunks, and `ghost` is off.
         """
         cut = self.chunk is not None and self.chunk < min(self.size or count, count)
-        norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in network.modules())
-        if cut and norms and not self.ghost:
+        if cut and takes_batch_statistics(network) and not self.ghost:
             raise InputError(
                 f"chunk of {self.chunk} examples cuts the batch that batch normalisation takes its statistics from: "
                 "declare ghost batches or leave the chunk out"
@@ -71,6 +70,11 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(int(drawn_from)))
 
 
+def takes_batch_statistics(network: nn.Module) -> bool:
+    """Whether the network normalises by statistics of the examples that pass through it at once."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in network.modules())
+
+
 def examples_in(parts: Sequence[slice | Tensor]) -> int:
-    """Number of examples in a batch, given by its chunks."""
-    return sum(part.stop - part.start if isinstance(part, slice) else len(part) for part in parts)
+    """Number of examples in a batch, given by its chunks; of each run where indices are (R, m)."""
+    return sum(part.stop - part.start if isinstance(part, slice) else part.shape[-1] for part in parts)

@@ -48,7 +48,8 @@ def processes() -> Iterator[None]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(local_device())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
+    with _noticing_loss():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
     with ExitStack() as stack:
         stack.callback(dist.destroy_process_group)
         if not is_first():
@@ -154,6 +155,15 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(part.view(tensor.shape))
 
 
+def own_slice(count: int, begin: int = 0) -> slice:
+    """This rank's share of a range: the ranks' shares follow each other in order, and differ by one at most.
+
+    >>> own_slice(5)  # of one rank
+    slice(0, 5, None)
+    """
+    return slice(*(begin + count * r // rank_count() for r in (rank(), rank() + 1)))
+
+
 def own_pieces(parts: Sequence[slice | Tensor], *, whole: bool = False) -> list[slice | Tensor]:
     """This rank's share of a batch that is given as indices of chunks.
 
@@ -167,13 +177,39 @@ def own_pieces(parts: Sequence[slice | Tensor], *, whole: bool = False) -> list[
     """
     if rank_count() == 1 or whole:
         return list(own(parts))
-    pieces: list[slice | Tensor] = []
+    pieces = [
+        own_slice(part.stop - part.start, part.start) if isinstance(part, slice) else part[own_slice(len(part))]
+        for part in parts
+    ]
+    return [p for p in pieces if (p.start < p.stop if isinstance(p, slice) else len(p))]
+
+
+def join_pieces(values: Tensor, parts: Sequence[slice | Tensor], pieces: Sequence[slice | Tensor]) -> None:
+    """Completes values of examples, of which every rank has those of its own pieces of a batch.
+
+    Args:
+        values: (n,) values, right in `pieces`; afterwards in all of `parts`, with the same bits on every rank.
+        parts: the batch.
+        pieces: what `own_pieces` gave of it.
+    """
+    if rank_count() == 1:
+        return
+    known = torch.zeros_like(values)
+    for piece in pieces:
+        known[piece] = values[piece]
+    sum_over_ranks([known])
     for part in parts:
-        first, count = (part.start, part.stop - part.start) if isinstance(part, slice) else (0, len(part))
-        begin, end = (first + count * r // rank_count() for r in (rank(), rank() + 1))
-        if begin < end:
-            pieces.append(slice(begin, end) if isinstance(part, slice) else part[begin:end])
-    return pieces
+        values[part] = known[part]
+
+
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replaces the parameters' gradients by their sums over the ranks."""
+    if rank_count() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:  # a rank without a piece, or a parameter that the loss does not depend on
+            parameter.grad = torch.zeros_like(parameter)
+    sum_over_ranks([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 @contextmanager
@@ -207,4 +243,5 @@ def _noticing_loss() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise RankLost(f"rank {rank()} stops, as another rank has ended; what it said tells why ({reason})") from None
+        me = os.environ.get("RANK", "0")  # also where the ranks have not met yet
+        raise RankLost(f"rank {me} stops, as another rank has ended; what it said tells why ({reason})") from None

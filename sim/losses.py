@@ -1,4 +1,4 @@
-"""Losses of single examples, and their mean with weights."""
+"""Losses of single examples."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sim.distributed import from_first, sum_over_ranks
 from sim.opposing_data import TWO_POINT, Examples, OpposingLaw, pair_fractions
 from theory import Model
 from theory.command_line import InputError
@@ -132,6 +133,8 @@ class DiagonalMoments:
 
 SecondMoments = Moments | DiagonalMoments
 
+_Sums = tuple[Tensor, Tensor, Tensor, int]
+
 
 def stack(moments: Iterable[Moments]) -> Moments:
     """Several data sets of equal feature number as one batch, along a new first axis."""
@@ -198,14 +201,19 @@ def population_groups(
     return groups
 
 
-def sample_moments(chunks: Iterable[Examples]) -> dict[str, Moments]:
+def sample_moments(chunks: Iterable[Examples], *, over_ranks: bool = False) -> dict[str, Moments]:
     """Moments of all examples and of the outlier groups, streamed over chunks: memory does not grow with them.
+
+    Args:
+        chunks: the examples; at least one chunk.
+        over_ranks: whether the chunks are this rank's share, as `draw_examples` gives with its argument of that name,
+            and the moments those of all ranks' chunks together. The first rank must have a chunk, the others need not.
 
     Returns:
         ``all``, ``plus`` and ``minus``, and ``plus 2``, ``minus 2``, … for further pairs. A group without examples has
         moments NaN.
     """
-    sums: dict[str, tuple[Tensor, Tensor, Tensor, int]] = {}
+    sums: dict[str, _Sums] = {}
     for chunk in chunks:
         members: dict[str, Tensor | None] = {"all": None}
         for j in range(1, chunk.pairs + 1):
@@ -216,7 +224,28 @@ def sample_moments(chunks: Iterable[Examples]) -> dict[str, Moments]:
             new = (z.T @ z, z.T @ y, y @ y, len(y))
             old = sums.get(name)
             sums[name] = new if old is None else (old[0] + new[0], old[1] + new[1], old[2] + new[2], old[3] + new[3])
+    if over_ranks:
+        sums = _summed_over_ranks(sums)
     return {name: Moments(gram / n, cross / n, square / n) for name, (gram, cross, square, n) in sums.items()}
+
+
+def _summed_over_ranks(sums: dict[str, _Sums]) -> dict[str, _Sums]:
+    # A rank without a chunk does not know the shapes.
+    shapes = None
+    if "all" in sums:
+        gram = sums["all"][0]
+        shapes = list(sums), len(gram), gram.device.type, gram.dtype
+    shapes = from_first(shapes)
+    assert shapes is not None, "the first rank has the first chunk"
+    names, d, device, dtype = shapes
+    zeros = torch.zeros(d, d, dtype=dtype, device=device)
+    own = [sums.get(name, (zeros, zeros[0], zeros[0, 0], 0)) for name in names]
+    # Numbers of examples too: float64 counts exactly up to 2⁵³.
+    counts = torch.tensor([n for *_, n in own], dtype=torch.float64, device=device)
+    totals = [torch.stack(parts) for parts in list(zip(*own, strict=True))[:3]]
+    sum_over_ranks(totals)
+    sum_over_ranks([counts])
+    return dict(zip(names, zip(*totals, counts.long().tolist(), strict=True), strict=True))
 
 
 def _group_names(pair: int) -> dict[str, int]:

@@ -13,8 +13,9 @@ import xarray as xr
 from torch import Tensor, nn
 
 from sim.arithmetic import Arithmetic
-from sim.batches import Batches, examples_in
+from sim.batches import Batches, examples_in, takes_batch_statistics
 from sim.checkpoints import Checkpoints
+from sim.distributed import join_pieces, own_pieces, sum_gradients
 from sim.losses import LossRule
 from sim.progress import progress_bar
 from sim.record import Record
@@ -105,6 +106,10 @@ def descend(
     goes on from the latest one; killed and resumed, it gives the bits of the uninterrupted run (on the same device,
     with as many threads).
 
+    Under torchrun all ranks call this together, each with all data: a step's chunks are cut into one piece a rank,
+    gradients are summed and losses gathered in order, so that every rank takes the same step. Chunks that batch norm
+    takes its statistics from are dealt whole, and its running statistics are then those of the rank's own chunks.
+
     Args:
         network: the network, on the inputs' device.
         inputs: (n, …) all inputs, resident on the device.
@@ -134,7 +139,8 @@ def descend(
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (count,), loss_dtype)
     inputs = arithmetic.arrange(network, inputs)
-    objective = _Objective(network, inputs, labels, loss, _checked(example_weights, count), arithmetic)
+    whole = batches.ghost or takes_batch_statistics(network)
+    objective = _Objective(network, inputs, labels, loss, _checked(example_weights, count), arithmetic, whole)
     run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
     with progress_bar(range(run.resume(checkpoints), steps), description, show=progress) as bar:
         for step in bar:
@@ -164,20 +170,25 @@ class _Objective:
         loss: LossRule,
         weights: Tensor | None,
         arithmetic: Arithmetic,
+        whole_chunks: bool,
     ) -> None:
         self.network, self.inputs, self.labels, self.loss = network, inputs, labels, loss
-        self.weights, self.arithmetic = weights, arithmetic
+        self.weights, self.arithmetic, self.whole_chunks = weights, arithmetic, whole_chunks
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
 
     def backward(self, parts: Sequence[slice | Tensor]) -> Tensor:
         """(n,) losses, NaN outside the batch; adds the gradient of the batch's mean loss to `grad`."""
         losses = torch.full((len(self.inputs),), torch.nan, device=self.inputs.device)
         total = self._total(parts)
-        for part in parts:
+        pieces = own_pieces(parts, whole=self.whole_chunks)
+        for part in pieces:
             with self.arithmetic.active(self.inputs.device):
                 each = self.loss(self.network(self.inputs[part]), self.labels[part])
-                weighted = each.sum() if self.weights is None else each @ self.weights[part]
+                weighted = each.sum() if self.weights is None else each @ self.weights[part].to(each)
                 torch.autograd.backward(weighted / total)
             losses[part] = each.detach().float()
+        join_pieces(losses, parts, pieces)
+        sum_gradients(self.parameters)
         return losses
 
     def backward_again(self, parts: Sequence[slice | Tensor]) -> None:

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import multiprocessing
 import os
 import socket
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from sim import distributed, obtain_run
+from sim import (
+    Batches,
+    Record,
+    RunInProgress,
+    SharpnessProbe,
+    descend,
+    distributed,
+    mlp,
+    obtain_resumable_run,
+    obtain_run,
+)
+from sim.opposing_data import OpposingLaw, draw_examples
+from sim.optimizers import SAM
+from sim.second_moments import sample_moments
+from theory import Model
 
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)  # imports what else each process would import for itself
 
@@ -50,10 +68,8 @@ def on_ranks(function: Callable[..., Any], *arguments: Any, count: int = 2) -> l
         send.close()
         value, error = None, "killed"
         if receive.poll(60):
-            try:
+            with contextlib.suppress(EOFError):
                 value, error = receive.recv()
-            except EOFError:
-                pass
         process.join(60)
         outcomes.append(Outcome(value, error, process.exitcode))
     for process in ranks:
@@ -112,7 +128,8 @@ def share_units(root: Path, failing: int = -1) -> tuple[list[int], list[int], li
     with distributed.sharing(units) as mine:
         for unit in mine:
             obtain(unit)
-    data = [obtain(unit) for unit in units]
+    obtain(Number(5))  # what comes after, such as a table, is made by the first rank alone
+    data = [obtain(unit) for unit in [*units, Number(5)]]
     return [unit.number for unit in mine], [int(d["value"]) for d in data], [int(d["maker"]) for d in data]
 
 
@@ -137,6 +154,97 @@ def sums() -> list[Any]:
 
 def lose_the_other() -> None:
     """The second rank ends without a word, and the first waits for it."""
+    distributed.wait_for_all()
     if distributed.rank() == 1:
         os._exit(9)
     distributed.wait_for_all()
+
+
+def moments(count: int) -> dict[str, list[Any]]:
+    """Sums over the chunks of a sample, of every group."""
+    model, law = Model([8.0, 5.0], [-1.0, 0.5, 1.5], [0.3, 0.6, 1.0]), OpposingLaw(plus_share=0.7, noise=0.3)
+    chunks = draw_examples(model, count, [0.2, 0.1], 5, torch.device("cpu"), law, over_ranks=True)
+    result = sample_moments(chunks, over_ranks=True)
+    return {name: [m.gram.tolist(), m.cross.tolist(), float(m.square)] for name, m in result.items()}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A small run of descent, so that each way of dividing a step has one."""
+
+    batches: Batches = field(default_factory=Batches)
+    optimizer: str = "gd"
+    weighted: bool = False
+    norm: bool = False
+    lr: float = 0.3
+    steps: int = 30
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "gd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "sam": functools.partial(SAM, radius=0.1),
+}
+
+
+def train(case: Training, run: RunInProgress | None = None) -> xr.Dataset:
+    """Trains a network in float64 with a probe; every loss, the measurements and the final weights."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(31, 6, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (31,), generator=generator)
+    weights = torch.rand(31, generator=generator) if case.weighted else None
+    network = mlp([6, 8, 3], "gelu", seed=5)
+    if case.norm:
+        network.insert(1, torch.nn.BatchNorm1d(8))
+    network = network.double()
+    record = Record() if run is None else run.record
+    probe = SharpnessProbe(
+        network, x, y, case.lr, every=5, blocks_every=10, tolerance=1e-7, example_weights=weights, record=record
+    )
+    descent = descend(
+        network,
+        x,
+        y,
+        lr=case.lr,
+        steps=case.steps,
+        optimizer=OPTIMIZERS[case.optimizer],
+        example_weights=weights,
+        batches=case.batches,
+        probes=[probe],
+        record=record,
+        checkpoints=None if run is None else run.checkpoints,
+        progress=False,
+    )
+    data = descent.data
+    data["final_parameters"] = "parameter", torch.cat([p.detach().flatten() for p in network.parameters()]).numpy()
+    data.attrs["diverged_at"] = -1 if descent.diverged_at is None else descent.diverged_at
+    return data
+
+
+def train_and_load(case: Training) -> dict[str, Any]:
+    """The columns of a run in memory."""
+    data = train(case)
+    return {name: np.asarray(data[name]) for name in data.variables} | data.attrs
+
+
+def obtain_training(root: Path, case: Training, ends: bool = False) -> dict[str, Any]:
+    """The columns of a run of the store; where it `ends`, both processes are gone in the midst of it."""
+
+    def compute(run: RunInProgress) -> xr.Dataset:
+        if ends:
+            save, taken = run.checkpoints.save, itertools.count(1)
+
+            def save_and_end(step: int, state: Any) -> None:
+                save(step, state)
+                if next(taken) == 12:
+                    os._exit(9)
+
+            run.checkpoints.save = save_and_end  # type: ignore[method-assign]
+        data = train(case, run)
+        assert data.sizes["step"] == case.steps  # on every rank, also of those that hold no rows
+        return data
+
+    run = obtain_resumable_run(root, "run", case, compute, device=torch.device("cpu"), checkpoint_seconds=0)
+    data = run.data.load()
+    columns = {name: np.asarray(data[name]) for name in data.variables} | data.attrs
+    return columns | {"resumed_at": run.environment["resumed_at"]}

@@ -13,6 +13,7 @@ from sim.curvature.operators import (
     MatrixOperator,
     rayleigh_quotient,
 )
+from sim.curvature.over_ranks import SummedOperator
 from sim.curvature.spectral_density import SpectralDensity, spectral_density
 from sim.curvature.third_derivatives import example_curvatures, sharpness_gradient
 from sim.curvature.tracking import EigenpairTracker
@@ -30,6 +31,7 @@ __all__ = [
     "MeanLossGaussNewton",
     "MeanLossHessian",
     "SpectralDensity",
+    "SummedOperator",
     "example_curvatures",
     "growth_factor",
     "layer_blocks",
