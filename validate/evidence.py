@@ -79,7 +79,8 @@ class Store:
     def train(self, kind: str, setting: Setting, roles: Sequence[str]) -> tuple[Evidence, list[Run]]:
         """Evidence on a kind of network, and its runs; tells on the terminal what it makes and the time left."""
         clock = _Clock(make_plan(setting, roles, self.runs), self.force)
-        evidence, made = [], []
+        evidence: list[NetworkEvidence] = []
+        made: list[Run] = []
         for seed in setting.seeds:
             base: Base | None = None
             runs: dict[str, Run] = {}

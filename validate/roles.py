@@ -9,7 +9,8 @@ from typing import Any
 import xarray as xr
 
 from sim import Batches, LossRule, OptimizerChoice
-from validate.edge_study import EdgeConfig, EdgeMeasurements
+from validate.edge_probe import EdgeMeasurements
+from validate.edge_study import EdgeConfig
 from validate.interventions import Intervention, Kind, choose_examples
 from validate.network_run import NetworkConfig
 from validate.windows import Windows

@@ -64,7 +64,7 @@ def of_seed(seed: int) -> NetworkEvidence:
         "adam": network(seed + 10, bounce=1e-3, speed=0.01, top=1e-3),
         "momentum": network(seed + 20, bounce=0.6, speed=0.012),
         "momentum_dampened": network(seed + 30, bounce=1e-3, speed=0.005),
-        "split_sgd": network(seed + 40, bounce=0.02, speed=0.009),
+        "split_sgd": network(seed + 40, bounce=2e-3, speed=0.009),
         "without_opposing": without(network(seed, bounce=0, crossing=360), slice(0, 10)),
         "without_random": without(network(seed, bounce=1.0, crossing=205), slice(50, 60)),
         "without_hardest": without(network(seed, bounce=1.0, crossing=195), slice(60, 70)),
