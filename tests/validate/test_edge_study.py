@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,16 +11,18 @@ import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor, nn
 
-from sim import descend, mlp
+from sim import Architecture, Batches, LossRule, OptimizerChoice, descend, mlp
 from sim.curvature import HessianOperator, MeanLoss, rayleigh_quotient
 from sim.curvature.mean_loss import flatten
 from sim.two_layer import TwoLayerConfig
 from theory import drive, gradient_descent
+from theory.command_line import InputError
 from validate.cifar10 import load_embedded, standardise
 from validate.claims.bounce import stretches
 from validate.edge_probe import EdgeMeasurements, EdgeProbe
-from validate.edge_study import replay
-from validate.opposing_groups import OpposingPair
+from validate.edge_study import EdgeConfig, replay, study_edge
+from validate.network_run import NetworkConfig, run_network
+from validate.opposing_groups import OpposingPair, singular_pairs
 from validate.windows import Windows
 
 EDGE = TwoLayerConfig(beta=5.0, d1=100, exponent=1.0, lr=0.06, steps=3500, start="edge", sample_seeds=())
@@ -189,3 +193,54 @@ def test_group_numbers_are_those_of_plain_autograd() -> None:
     assert float(data["group_curvature"][0, 0]) == pytest.approx(quotient, rel=1e-3)
     share = float(torch.dot(first - second, top).abs() / (first - second).norm())
     assert float(data["top_share"][0]) == pytest.approx(share, rel=1e-4)
+
+
+SMALL = NetworkConfig(
+    architecture=Architecture(hidden=(8,), activation="gelu"),
+    loss=LossRule(label_smoothing=0.1),
+    lr=0.02,
+    steps=212,
+    seed=100,
+    images_per_class=6,
+    blocks_every=0,
+    midpoint=False,
+    snapshot_every=25,
+)
+
+
+@pytest.fixture(scope="module")
+def base() -> xr.Dataset:
+    """A run of a small network, with a sharpness that is made to cross 2/η at step 60."""
+    data = run_network(SMALL, load_embedded(), torch.device("cpu"), progress=False)
+    data["sharpness_iterate"].values[:] = np.where(data["measured"] >= 60, 110.0, 50.0)
+    return data
+
+
+def test_a_study_starts_from_the_last_snapshot_before_the_onset_and_repeats_the_base_run(base: xr.Dataset) -> None:
+    config = EdgeConfig(SMALL, EdgeMeasurements(every=37, directions=3, draws=1))
+    data = study_edge(config, base, load_embedded(), torch.device("cpu"), progress=False)
+    assert data["edge_step"].values.tolist() == list(range(25, 210))
+    assert data.attrs["crossing"] == 60
+    assert data.attrs["replay_difference"] == 0.0
+    pair = singular_pairs(base["loss"][60:135], count=1)[0]
+    assert data["member"].values.tolist() == [pair.positive.tolist(), pair.negative.tolist()]
+    again = study_edge(config, base, load_embedded(), torch.device("cpu"), progress=False)
+    assert again.identical(data)
+    assert config.name == f"edge-{SMALL.name}"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": OptimizerChoice("adam")}, "full-batch"),
+        ({"batches": Batches(size=10)}, "full-batch"),
+        ({}, "snapshot"),
+        ({}, "windows"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused(base: xr.Dataset, options: dict[str, object], words: str) -> None:
+    run = base.drop_vars("snapshot") if words == "snapshot" else base.copy(deep=True)
+    if words == "windows":
+        run["sharpness_iterate"].values[:] = 50.0
+    with pytest.raises(InputError, match=words):
+        study_edge(EdgeConfig(replace(SMALL, **options)), run, load_embedded(), torch.device("cpu"), progress=False)
