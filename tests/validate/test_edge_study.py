@@ -20,10 +20,10 @@ from theory.command_line import InputError
 from validate.cifar10 import load_embedded, standardise
 from validate.claims.bounce import stretches
 from validate.edge_probe import EdgeMeasurements, EdgeProbe
-from validate.edge_study import EdgeConfig, replay, study_edge
+from validate.edge_study import edge_config, replay, study_edge
 from validate.network_run import NetworkConfig, run_network
 from validate.opposing_groups import OpposingPair, singular_pairs
-from validate.windows import Windows
+from validate.windows import Windows, find_windows
 
 EDGE = TwoLayerConfig(beta=5.0, d1=100, exponent=1.0, lr=0.06, steps=3500, start="edge", sample_seeds=())
 OUTLIERS, EXAMPLES = 10, 100
@@ -217,16 +217,20 @@ def base() -> xr.Dataset:
 
 
 def test_a_study_starts_from_the_last_snapshot_before_the_onset_and_repeats_the_base_run(base: xr.Dataset) -> None:
-    config = EdgeConfig(SMALL, EdgeMeasurements(every=37, directions=3, draws=1))
-    data = study_edge(config, base, load_embedded(), torch.device("cpu"), progress=False)
+    windows = find_windows(base)
+    assert windows is not None
+    config = edge_config(SMALL, base, windows, EdgeMeasurements(every=37, directions=3, draws=1))
+    data, again = (
+        study_edge(config, base, windows, load_embedded(), torch.device("cpu"), progress=False) for _ in range(2)
+    )
     assert data["edge_step"].values.tolist() == list(range(25, 210))
     assert data.attrs["crossing"] == 60
     assert data.attrs["replay_difference"] == 0.0
     pair = singular_pairs(base["loss"][60:135], count=1)[0]
     assert data["member"].values.tolist() == [pair.positive.tolist(), pair.negative.tolist()]
-    again = study_edge(config, base, load_embedded(), torch.device("cpu"), progress=False)
     assert again.identical(data)
-    assert config.name == f"edge-{SMALL.name}"
+    late = base.isel(snapshot_step=slice(2, None))  # 50, 75, …: none 20 steps before the crossing
+    assert edge_config(SMALL, late, windows).first_step == 50
 
 
 @pytest.mark.parametrize(
@@ -235,12 +239,11 @@ def test_a_study_starts_from_the_last_snapshot_before_the_onset_and_repeats_the_
         ({"optimizer": OptimizerChoice("adam")}, "full-batch"),
         ({"batches": Batches(size=10)}, "full-batch"),
         ({}, "snapshot"),
-        ({}, "windows"),
     ],
 )
 def test_what_cannot_be_studied_is_refused(base: xr.Dataset, options: dict[str, object], words: str) -> None:
-    run = base.drop_vars("snapshot") if words == "snapshot" else base.copy(deep=True)
-    if words == "windows":
-        run["sharpness_iterate"].values[:] = 50.0
+    windows = find_windows(base)
+    assert windows is not None
+    run = base.drop_vars("snapshot") if words == "snapshot" else base
     with pytest.raises(InputError, match=words):
-        study_edge(EdgeConfig(replace(SMALL, **options)), run, load_embedded(), torch.device("cpu"), progress=False)
+        edge_config(replace(SMALL, **options), run, windows)  # type: ignore[arg-type]
