@@ -119,7 +119,9 @@ def table(plan: Sequence[PlannedRun], gradient: float) -> str:
     for run in plan:
         name = run.config.name if run.config else "(derived from the base run, once that is there)"
         lines.append(f"    seed {run.seed} {run.role}: {name}{', there' if run.exists else ''}")
-    lines.append(f"  {minutes_left(plan, gradient):.0f} minutes left, at {gradient:.3g} s a gradient on this machine now")
+    lines.append(
+        f"  {minutes_left(plan, gradient):.0f} minutes left, at {gradient:.3g} s a gradient on this machine now"
+    )
     return "\n".join(lines)
 
 
