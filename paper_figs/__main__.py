@@ -10,7 +10,8 @@ from typing import Annotated
 import tyro
 from matplotlib.figure import Figure
 
-from paper_figs.registry import FIGURES, FigureEntry
+from paper_figs.entry import FigureEntry
+from paper_figs.registry import FIGURES
 from paper_figs.runs import Runs
 from paper_figs.style import style
 from sim.durable_files import write_durably

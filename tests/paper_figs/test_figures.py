@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,7 +11,7 @@ import pytest
 import torch
 import xarray as xr
 from cases import planted
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from figure_checks import check_figure
 from matplotlib.figure import Figure
 
 from paper_figs.__main__ import DrawConfig, draw_command
@@ -52,41 +51,8 @@ def runs() -> Runs:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_axes_are_named_and_legends_have_no_repeats(name: str, runs: Runs) -> None:
-    figure = FIGURES[name].draw(runs)
-    drawn = [axes for axes in figure.axes if axes.axison]
-    assert drawn
-    for axes in drawn:
-        assert axes.get_xlabel()
-        assert axes.get_ylabel()
-    for legend in [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]:
-        labels = [text.get_text() for text in legend.get_texts()]
-        assert len(set(labels)) == len(labels)
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_no_text_is_clipped_and_titles_do_not_overlap(name: str, runs: Runs) -> None:
-    figure = FIGURES[name].draw(runs)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    width, height = figure.canvas.get_width_height()
-    boxes = []
-    for axes in figure.axes:
-        parts = [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
-        boxes += [p.get_window_extent(renderer) for p in parts if p.get_text() and p.get_visible() and axes.axison]
-        boxes += (
-            [axes._left_title.get_window_extent(renderer)] if not axes.axison and axes._left_title.get_text() else []
-        )
-    for box in boxes:
-        assert box.x0 >= -1
-        assert box.y0 >= -1
-        assert box.x1 <= width + 1
-        assert box.y1 <= height + 1
-    for first, second in itertools.combinations(boxes, 2):
-        assert not (
-            min(first.x1, second.x1) - max(first.x0, second.x0) > 1
-            and min(first.y1, second.y1) - max(first.y0, second.y0) > 1
-        )
+def test_axes_are_named_legends_repeat_nothing_and_no_text_is_clipped_or_covered(name: str, runs: Runs) -> None:
+    check_figure(FIGURES[name].draw(runs))
 
 
 @pytest.mark.parametrize("name", FIGURES)
