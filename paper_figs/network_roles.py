@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +63,36 @@ def crossing_windows(run: xr.Dataset, figure: str) -> Windows:
     return windows
 
 
-def leading_groups(run: xr.Dataset, windows: Windows) -> OpposingPair:
-    """The strongest pair of the 75 steps from the crossing on; the steps after are for judging it."""
-    return singular_pairs(run["loss"].values[windows.select], count=1)[0]
+@dataclass(frozen=True)
+class SeedGroups:
+    """The opposing groups of one seed, found in its base run.
+
+    Attributes:
+        windows: stretches of steps of the base run.
+        pair: its strongest pair in the 75 steps from the crossing on.
+        levels: lowest and highest mean loss of the 75 steps after those, in which the pair is judged.
+        middle_loss: median of the mean loss there.
+    """
+
+    windows: Windows
+    pair: OpposingPair
+    levels: tuple[float, float]
+    middle_loss: float
+
+
+def groups_of_seeds(base: Sequence[xr.Dataset], figure: str) -> list[SeedGroups]:
+    """The groups of each base run.
+
+    Raises:
+        ValueError: a run never crosses 2/η with enough steps before and after.
+    """
+    found = []
+    for run in base:
+        windows = crossing_windows(run, figure)
+        judged = mean_loss(run)[windows.evaluate]
+        pair = singular_pairs(run["loss"].values[windows.select], count=1)[0]
+        found.append(SeedGroups(windows, pair, (float(judged.min()), float(judged.max())), float(np.median(judged))))
+    return found
 
 
 def mean_loss(run: xr.Dataset) -> npt.NDArray[np.float64]:
@@ -118,10 +146,30 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return words.replace("-", "−")
 
 
-def seeds_in_words(runs: Sequence[xr.Dataset]) -> str:
+def number(value: float) -> str:
+    """A step size in print.
+
+    >>> number(0.05), number(1e-4)
+    ('0.05', '10⁻⁴')
+    """
+    mantissa, exponent = f"{value:.0e}".split("e")
+    if value >= 1e-3 or f"{value:.6g}" != f"{float(mantissa) * 10 ** int(exponent):.6g}":
+        return f"{value:g}"
+    power = f"10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return power if mantissa == "1" else f"{mantissa}·{power}"
+
+
+def seeds_in_words(runs: Sequence[object]) -> str:
     """How many seeds there are.
 
-    >>> seeds_in_words([xr.Dataset()])
+    >>> seeds_in_words(["base of seed 0"])
     'one seed'
     """
     return "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
+
+
+def swing_at_loss(run: xr.Dataset, pair: OpposingPair, levels: tuple[float, float]) -> float:
+    """Median swing of the group gap over the steps at which the mean loss lies between two levels; NaN without any."""
+    loss = mean_loss(run)
+    sizes = swing_size(gap_of(run, pair))[(loss >= levels[0]) & (loss <= levels[1])]
+    return float(np.nanmedian(sizes)) if np.isfinite(sizes).any() else float("nan")
