@@ -39,7 +39,7 @@ def swing_against_loss(
         axes.plot(
             mean_loss(run), swing_size(gap_of(run, pair)), color=colour, linewidth=1.0, label=None if i else label
         )
-    axes.set(xlabel="mean loss (nats): training goes right", ylabel="swing of the group gap (nats)", yscale="log")
+    axes.set(xlabel="mean loss (nats), falling", ylabel="swing of the group gap (nats)", yscale="log")
 
 
 def mark_equal_loss(axes: Axes, seed: SeedGroups) -> None:
