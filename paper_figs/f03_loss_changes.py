@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,18 +13,17 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from paper_figs.entry import FigureEntry
-from paper_figs.network_roles import crossing_windows, seeds_in_words, spread
+from paper_figs.network_roles import crossing_windows, number, seeds_in_words, spread
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, POSITIVE, SAMPLES, THEORY, style
-from sim.heavy_tails import hill_estimator, kurtosis
+from sim.heavy_tails import hill_estimator
+from validate.claims.c07_heavy_tail import TOP, gaussian_like, median_hill_index, median_kurtosis, top_energy
 from validate.opposing_groups import loss_changes
 from validate.windows import Windows
 
 Array = npt.NDArray[np.float64]
 
 NEEDS = ("networks.base",)
-TOP_SHARE = 0.05
-"""Share of the examples that counts as the tail."""
 WIDEST = 12.0
 """Standard deviations that the histogram reaches to."""
 EDGE, BEFORE = POSITIVE, SAMPLES[0]
@@ -34,48 +32,43 @@ EDGE, BEFORE = POSITIVE, SAMPLES[0]
 def draw(runs: Runs) -> Figure:
     """Density of the changes, their tail on logarithmic axes with Hill's fit, and how few examples carry them."""
     run, windows = _require(runs)
-    edge, before = _standardised(run, windows.edge), _standardised(run, windows.before)
+    edge, before = (loss_changes(run["loss"].values[window]) for window in (windows.edge, windows.before))
     with style():
         figure = Figure(figsize=(DOUBLE_COLUMN, 2.45))
         density, tail, carried = figure.subplots(1, 3)
-        _density(density, edge, before)
-        _tail(tail, edge, before)
+        _density(density, _standardised(edge), _standardised(before))
+        _tail(tail, _standardised(edge), _standardised(before))
         _carried(carried, edge, before)
         figure.legend(*_handles(density, tail), loc="outside lower center", ncols=4)
     return figure
 
 
 def caption(runs: Runs) -> str:
-    """What is drawn, with the tail's measures at the edge, before it, and of a Gaussian."""
+    """What is drawn, with the tail's measures at the edge, before it, and of a Gaussian surrogate."""
     run, windows = _require(runs)
     seeds = runs.networks["base"]
     every = [crossing_windows(seed, "F3") for seed in seeds]
+    edges = [loss_changes(seed["loss"].values[w.edge]) for seed, w in zip(seeds, every, strict=True)]
+    befores = [loss_changes(seed["loss"].values[w.before]) for seed, w in zip(seeds, every, strict=True)]
+    surrogates = [_surrogate(changes) for changes in edges]
 
-    def over_seeds(measure: Callable[[Array], float], window: str) -> list[float]:
-        return [
-            float(np.median([measure(row) for row in _standardised(seed, getattr(w, window))]))
-            for seed, w in zip(seeds, every, strict=True)
-        ]
+    def of(measure: Callable[[Array], float], tables: list[Array], digits: int = 2) -> str:
+        return spread([measure(table) for table in tables], digits)
 
-    n = run.sizes["example"]
-    gaussian = np.random.default_rng(0).normal(size=(50, n))
-    surrogate = float(np.median([_hill(row) for row in gaussian]))
-    wider, narrower = (
-        spread(over_seeds(functools.partial(_hill, share=share), "edge")) for share in (2 * TOP_SHARE, TOP_SHARE / 2)
-    )
-    largest = spread(over_seeds(lambda row: float(np.abs(row).max()), "edge"), 1)
-    tail = spread(over_seeds(_hill, "edge"))
+    largest = spread([float(np.median(np.abs(_standardised(table)).max(1))) for table in edges], 1)
+    wider, narrower = (of(functools.partial(_hill, share=share), edges) for share in (2 * TOP, TOP / 2))
     return (
-        f"Changes of the loss of each of {n:,} examples in a step of gradient descent, η = {run.attrs['lr']:g}: at the "
-        f"edge of stability (steps {windows.edge.start} to {windows.edge.stop - 1}) and before it (steps "
-        f"{windows.before.start} to {windows.before.stop - 1}), in units of each step's standard deviation. Dark: a "
-        f"Gaussian of the same variance, and the power law of Hill's estimate from the {TOP_SHARE:.0%} of largest "
-        f"size. At the edge, median over steps, {seeds_in_words(seeds)}: kurtosis "
-        f"{spread(over_seeds(kurtosis, 'edge'), 1)} (Gaussian: 3), tail index {tail} (Gaussian surrogate: "
-        f"{surrogate:.2f}; before the edge: {spread(over_seeds(_hill, 'before'))}). It is no pure power law: from the "
-        f"{2 * TOP_SHARE:.0%} largest the index is {wider}, from the {TOP_SHARE / 2:.1%} largest {narrower}, and the "
-        f"largest change of a step is {largest} standard deviations. The {TOP_SHARE:.0%} of examples that change most "
-        f"carry {spread(over_seeds(_carried_by_top, 'edge'))} of the squared change (Gaussian: {_gaussian_top():.2f})."
+        f"Changes of the loss of each of {run.sizes['example']:,} examples in a step of gradient descent, η = "
+        f"{number(run.attrs['lr'])}: at the edge of stability (steps {windows.edge.start} to {windows.edge.stop - 1}) "
+        f"and before it (steps {windows.before.start} to {windows.before.stop - 1}), in units of each step's standard "
+        f"deviation. Dark: a Gaussian of the same variance, the power law of Hill's estimate from the {TOP:.0%} of "
+        f"largest size, and, right, Gaussian changes of the same mean and covariance over steps. At the edge, median "
+        f"over steps, {seeds_in_words(seeds)}: kurtosis {of(median_kurtosis, edges, 1)} (surrogate: "
+        f"{of(median_kurtosis, surrogates, 1)}), tail index {of(median_hill_index, edges)} (surrogate: "
+        f"{of(median_hill_index, surrogates)}; before the edge: {of(median_hill_index, befores)}). It is no pure power "
+        f"law: from the {2 * TOP:.0%} largest the index is {wider}, from the {TOP / 2:.1%} largest {narrower}, and the "
+        f"largest change of a step is {largest} standard deviations. The {TOP:.0%} of examples that change most carry "
+        f"{of(top_energy, edges)} of the squared changes at the edge (surrogate: {of(top_energy, surrogates)})."
     )
 
 
@@ -85,25 +78,19 @@ def _require(runs: Runs) -> tuple[xr.Dataset, Windows]:
     return run, crossing_windows(run, "F3")
 
 
-def _standardised(run: xr.Dataset, window: slice) -> Array:
+def _standardised(changes: Array) -> Array:
     """(steps, n) changes of loss less each step's mean, over each step's standard deviation."""
-    changes = loss_changes(run["loss"].values[window])
     return np.asarray((changes - changes.mean(1, keepdims=True)) / changes.std(1, keepdims=True))
 
 
-def _hill(changes: Array, share: float = TOP_SHARE) -> float:
-    return hill_estimator(changes, max(2, round(share * len(changes)))).index
+def _surrogate(changes: Array) -> Array:
+    return gaussian_like(changes, np.random.default_rng(0))
 
 
-def _carried_by_top(changes: Array) -> float:
-    squares = np.sort(changes**2)[::-1]
-    return float(squares[: round(TOP_SHARE * len(squares))].sum() / squares.sum())
-
-
-def _gaussian_carried(share: Array) -> Array:
-    """Share of E Z² that lies beyond the z with P(|Z| > z) = share: 2zφ(z) + share, by parts."""
-    z = stats.norm.isf(share / 2)
-    return np.asarray(2 * z * stats.norm.pdf(z) + share)
+def _hill(changes: Array, share: float) -> float:
+    """`median_hill_index` from another share of the examples than the claim's."""
+    top = max(2, round(share * changes.shape[1]))
+    return float(np.median([hill_estimator(row - np.median(row), top).index for row in changes]))
 
 
 def _density(axes: Axes, edge: Array, before: Array) -> None:
@@ -126,19 +113,18 @@ def _tail(axes: Axes, edge: Array, before: Array) -> None:
         axes.plot(sizes[ranks], (ranks + 1) / sizes.size, color=colour)
     x = np.geomspace(0.1, 40, 300)
     axes.plot(x, 2 * stats.norm.sf(x), color=THEORY, zorder=0)
-    indices = [_hill(row) for row in edge]
-    index, start = float(np.median(indices)), float(np.quantile(np.abs(edge), 1 - TOP_SHARE))
+    index, start = median_hill_index(edge), float(np.quantile(np.abs(edge), 1 - TOP))
     beyond = np.geomspace(start, 15, 50)
     # P(|Δ| > x) = p (x/x_p)^(−a) beyond the quantile x_p
     axes.plot(
         beyond,
-        TOP_SHARE * (beyond / start) ** -index,
+        TOP * (beyond / start) ** -index,
         color=THEORY,
         linestyle=(0, (1, 1.2)),
         linewidth=1.8,
         label="power law, Hill's index",
     )
-    axes.text(beyond[25] * 1.2, TOP_SHARE * (beyond[25] / start) ** -index, f"$x^{{-{index:.1f}}}$", va="bottom")
+    axes.text(beyond[25] * 1.2, TOP * (beyond[25] / start) ** -index, f"$x^{{-{index:.1f}}}$", va="bottom")
     axes.set(xscale="log", yscale="log", xlim=(0.3, 20), ylim=(3e-6, 1.5))
     axes.set_xticks([1, 10], ["1", "10"])
     axes.set(xlabel="size of change (std. deviations)", ylabel="share of larger changes")
@@ -148,31 +134,16 @@ def _tail(axes: Axes, edge: Array, before: Array) -> None:
 def _carried(axes: Axes, edge: Array, before: Array) -> None:
     n = edge.shape[1]
     share = np.arange(1, n + 1) / n
-    for changes, colour in ((before, BEFORE), (edge, EDGE)):
-        squares = np.sort(changes**2, axis=1)[:, ::-1]
-        axes.plot(share, (np.cumsum(squares, axis=1) / squares.sum(1, keepdims=True)).mean(0), color=colour)
-    x = np.geomspace(1 / n, 1, 200)
-    axes.plot(x, _gaussian_carried(x), color=THEORY, zorder=0)
+    surrogate = _surrogate(edge)
+    for changes, colour in ((surrogate, THEORY), (before, BEFORE), (edge, EDGE)):
+        energy = np.sort((changes**2).sum(0))[::-1]
+        axes.plot(share, np.cumsum(energy) / energy.sum(), color=colour)
+    carried, gaussian = top_energy(edge), top_energy(surrogate)
+    axes.vlines(TOP, 0, carried, color="#999999", linewidth=0.8, linestyle=(0, (4, 2)))
+    axes.text(TOP * 1.15, gaussian - 0.04, f"Gaussian:\n{gaussian:.0%}", va="top", fontsize=7)
     axes.set(xscale="log", xlim=(1 / n, 1), ylim=(0, 1))
-    axes.set(xlabel="share of examples, largest first", ylabel="share of squared change")
-    axes.set_title(f"{TOP_SHARE:.0%} of examples carry {_mean_carried(edge):.0%}")
-    axes.vlines(TOP_SHARE, 0, _mean_carried(edge), color="#999999", linewidth=0.8, linestyle=(0, (4, 2)))
-    axes.text(
-        TOP_SHARE * 1.15,
-        _gaussian_top() - 0.06,
-        f"Gaussian:\n{_gaussian_top():.0%}",
-        ha="left",
-        va="top",
-        fontsize=7,
-    )
-
-
-def _mean_carried(changes: Array) -> float:
-    return math.fsum(_carried_by_top(row) for row in changes) / len(changes)
-
-
-def _gaussian_top() -> float:
-    return float(_gaussian_carried(np.array([TOP_SHARE]))[0])
+    axes.set(xlabel="share of examples, largest first", ylabel="share of squared changes")
+    axes.set_title(f"{TOP:.0%} of examples carry {carried:.0%}")
 
 
 def _handles(*panels: Axes) -> tuple[list[object], list[str]]:

@@ -68,8 +68,8 @@ def caption(runs: Runs) -> str:
         f"rule. Swing: how far the gap between the mean losses of two groups of {len(seeds[0].pair.positive)}, found "
         f"in gradient descent's run, swings from step to step; compared at the mean losses of the steps that the "
         f"groups were not chosen on (first seed: {low:.2f} to {high:.2f}, shaded). {'; '.join(parts)}. SplitSGD's "
-        f"swing is {ratio:.2g} of gradient descent's. Theory (T13): momentum μ with dampening τ moves the threshold 2/η to "
-        f"2(1 + μ)/(η(1 − τ)); sign steps have none and swing by their own fixed size. "
+        f"swing is {ratio:.2g} of gradient descent's. Theory (T13): momentum μ with dampening τ moves the threshold "
+        f"2/η to 2(1 + μ)/(η(1 − τ)); sign steps have none and swing by their own fixed size. "
         f"{seeds_in_words(seeds).capitalize()}."
     )
 

@@ -58,7 +58,7 @@ def crossing_windows(run: xr.Dataset, figure: str) -> Windows:
     """
     if (windows := find_windows(run)) is None:
         raise ValueError(
-            f"{figure} draws from a run that crosses 2/η with 130 steps before and 150 after: give such a run as base"
+            f"{figure} draws from a run that crosses 2/η with 50 steps before and 150 after: give such a run as base"
         )
     return windows
 
