@@ -67,7 +67,8 @@ def _gap_variance(judged: Array, batches: npt.NDArray[np.int64], pair: OpposingP
     gaps = []
     for losses, batch in zip(judged, batches, strict=True):
         means = [
-            np.bincount(batch[side], losses[side], batch.max() + 1) / np.bincount(batch[side], minlength=batch.max() + 1)
+            np.bincount(batch[side], losses[side], batch.max() + 1)
+            / np.bincount(batch[side], minlength=batch.max() + 1)
             for side in (pair.positive, pair.negative)
             if side.size
         ]
