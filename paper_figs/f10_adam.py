@@ -12,16 +12,20 @@ from paper_figs.group_panels import group_losses, mark_equal_loss, swing_against
 from paper_figs.network_roles import (
     ROLE_COLOURS,
     ROLE_NAMES,
-    SeedGroups,
-    groups_of_seeds,
-    mean_loss,
+    amplitude,
+    compared_losses,
+    crossing_windows,
+    evidence,
+    groups,
     number,
     seeds_in_words,
     spread,
-    swing_at_loss,
 )
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, THRESHOLD, style
+from validate.claims.base import NetworkEvidence
+from validate.claims.c11_adam import step_ratio
+from validate.equal_loss import mean_losses
 
 NEEDS = ("networks.base", "networks.adam")
 ROLES = ("base", "adam")
@@ -31,7 +35,8 @@ ZOOM_STEPS = 20
 def draw(runs: Runs) -> Figure:
     """Group losses under each rule, whole and enlarged at one loss, and both rules' swing against the mean loss."""
     seeds = _require(runs)
-    first = seeds[0]
+    first, pairs = seeds[0], [groups(seed) for seed in seeds]
+    loss = float(np.mean(compared_losses(first)))
     with style():
         figure = Figure(figsize=(DOUBLE_COLUMN, 3.6))
         grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.15))
@@ -41,14 +46,13 @@ def draw(runs: Runs) -> Figure:
             run = runs.networks[role][0]
             whole.append(figure.add_subplot(grid[0, column], sharey=whole[0] if whole else None))
             zooms.append(figure.add_subplot(grid[1, column], sharey=zooms[0] if zooms else None))
-            group_losses(whole[-1], run, first.pair)
-            group_losses(zooms[-1], run, first.pair, steps=_zoom(run, first))
+            group_losses(whole[-1], run, pairs[0])
+            group_losses(zooms[-1], run, pairs[0], steps=_zoom(run, loss))
             whole[-1].set_title(f"{ROLE_NAMES[role]}, η = {number(run.attrs['lr'])}")
-            zooms[-1].set_title(f"enlarged at mean loss {first.middle_loss:.2f}")
-        whole[0].axvline(first.windows.crossing, **THRESHOLD)  # type: ignore[arg-type]
+            zooms[-1].set_title(f"enlarged at mean loss {loss:.2f}")
+        whole[0].axvline(crossing_windows(first.run, "F10").crossing, **THRESHOLD)  # type: ignore[arg-type]
         right = figure.add_subplot(grid[:, 2])
         for role in ROLES:
-            pairs = [seed.pair for seed in seeds]
             swing_against_loss(right, runs.networks[role], pairs, colour=ROLE_COLOURS[role], label=ROLE_NAMES[role])
         mark_equal_loss(right, first)
         figure.legend(*whole[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
@@ -60,32 +64,38 @@ def caption(runs: Runs) -> str:
     """What is drawn, with the swing under both rules at equal loss."""
     seeds = _require(runs)
     base, adam = runs.networks["base"], runs.networks["adam"]
-    of_base, of_adam = (
-        [swing_at_loss(run, s.pair, s.levels) for run, s in zip(of, seeds, strict=True)] for of in (base, adam)
-    )
+    windows = crossing_windows(base[0], "F10")
+    of_base, of_adam = ([amplitude(seed, role) for seed in seeds] for role in ROLES)
     ratios = [b / a for b, a in zip(of_base, of_adam, strict=True)]
-    low, high = seeds[0].levels
+    high, low = compared_losses(seeds[0])
     return (
         f"Loss of all {base[0].sizes['example']:,} examples and mean losses of two groups of "
-        f"{len(seeds[0].pair.positive)}, found in the run of gradient descent in the 75 steps from its crossing of 2/η "
-        f"(step {seeds[0].windows.crossing}, dashed), under gradient descent (η = {number(base[0].attrs['lr'])}, "
+        f"{len(groups(seeds[0]).positive)}, found in the run of gradient descent in the 75 steps from its crossing of "
+        f"2/η (step {windows.crossing}, dashed), under gradient descent (η = {number(base[0].attrs['lr'])}, "
         f"{base[0].sizes['step']} steps) and, the same examples, under Adam (η = {number(adam[0].attrs['lr'])}, "
-        f"{adam[0].sizes['step']} steps) from the same weights. Right: how far the gap between the groups swings from "
-        f"step to step, against the mean loss; a line a seed. At equal loss ({low:.2f} to {high:.2f} in the first "
-        f"seed, shaded: steps {seeds[0].windows.evaluate.start} to {seeds[0].windows.evaluate.stop - 1} of gradient "
-        f"descent, which the groups were not chosen on) the swing is {spread(of_base)} nats under gradient descent, "
-        f"{spread(of_adam, 4)} under Adam: {spread(ratios, 0)} times as large. {seeds_in_words(seeds).capitalize()}."
+        f"{adam[0].sizes['step']} steps) from the same weights. Right: how far their gap swings from step to step, "
+        f"against the mean loss; a line a seed. At the losses of gradient descent's edge (first seed: {high:.2f} to "
+        f"{low:.2f}, shaded) the gap between a run's own groups, on steps that they were not chosen on, swings by "
+        f"{spread(of_base)} nats under gradient descent, {spread(of_adam, 4)} under Adam: {spread(ratios, 0)} times as "
+        f"far.{_steps_in_words(seeds)} {seeds_in_words(seeds).capitalize()}."
     )
 
 
-def _require(runs: Runs) -> list[SeedGroups]:
+def _steps_in_words(seeds: list[NetworkEvidence]) -> str:
+    if any("step_along_top" not in seed.runs[role] for seed in seeds for role in ROLES):
+        return ""
+    ratios = [step_ratio(seed, crossing_windows(seed.run, "F10"), "adam") for seed in seeds]
+    return f" Adam's step along the top eigenvector is {spread(ratios, 3)} of gradient descent's there."
+
+
+def _require(runs: Runs) -> list[NetworkEvidence]:
     runs.require("F10", NEEDS)
-    return groups_of_seeds(runs.networks["base"], "F10")
+    return evidence(runs, "F10")
 
 
-def _zoom(run: xr.Dataset, seed: SeedGroups) -> slice:
-    """The steps around the one at which the mean loss comes nearest to the middle of the judged stretch."""
-    nearest = int(np.abs(mean_loss(run) - seed.middle_loss).argmin())
+def _zoom(run: xr.Dataset, loss: float) -> slice:
+    """The steps around the one at which the mean loss comes nearest to a level."""
+    nearest = int(np.abs(mean_losses(run) - loss).argmin())
     begin = max(0, min(nearest - ZOOM_STEPS // 2, run.sizes["step"] - ZOOM_STEPS))
     return slice(begin, begin + ZOOM_STEPS)
 

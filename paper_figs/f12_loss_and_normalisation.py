@@ -12,19 +12,13 @@ from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
 from paper_figs.group_panels import group_losses
-from paper_figs.network_roles import (
-    ROLE_COLOURS,
-    gap_of,
-    groups_of_seeds,
-    mean_loss,
-    number,
-    seeds_in_words,
-    spread,
-    swing_size,
-)
+from paper_figs.network_roles import ROLE_COLOURS, evidence, number, seeds_in_words, spread, swing_size
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, style, threshold_line
-from validate.opposing_groups import OpposingPair, random_pair_like, singular_pairs
+from validate.claims.base import Evidence
+from validate.claims.c13_normalisation import CLAIMS, GROUP_SHARE, LEAST_EPOCHS, by_epoch, imbalance
+from validate.equal_loss import mean_losses
+from validate.opposing_groups import GROUP_SIZE, OpposingPair, group_gap, singular_pairs
 
 Array = npt.NDArray[np.float64]
 
@@ -33,9 +27,8 @@ NORM_ROLES = {"no_batch_norm": "no batch norm", "batch_norm": "batch norm"}
 NEEDS = tuple(f"networks.{role}" for role in (*LOSS_ROLES, *NORM_ROLES))
 UNITS = {"base": "loss (nats)", "label_smoothing": "loss (nats)", "squared": "squared loss"}
 COLOURS = {"base": "#555555", "label_smoothing": "#CC79A7", "squared": "#009E73"}
+IMBALANCE = CLAIMS[0]
 ZOOM_STEPS = 16
-RUNNING = 50
-"""Minibatches over which the group gap's deviation is taken."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ def draw(runs: Runs) -> Figure:
         _relative_swings(grid[1, 0], runs)
         _sharpness(grid[1, 1], runs)
         grid[1, 1].legend(*grid[1, 0].get_legend_handles_labels(), loc="lower right")
-        _gaps(grid[1, 2], runs)
+        _imbalances(grid[1, 2], runs)
     return figure
 
 
@@ -74,24 +67,21 @@ def caption(runs: Runs) -> str:
         f"{name} {spread([_judge(run).relative_swing for run in runs.networks[role]])}"
         for role, name in LOSS_ROLES.items()
     ]
-    base, plain, normed = (runs.networks[role] for role in ("base", "no_batch_norm", "batch_norm"))
-    seeds = groups_of_seeds(base, "F12")
-    ratios, random_ratios = [], []
-    for i, (first, second, seed) in enumerate(zip(normed, plain, seeds, strict=True)):
-        other = random_pair_like(seed.pair, first.sizes["example"], np.random.default_rng(i))
-        ratios.append(_ratio_at_equal_loss(first, second, seed.pair, seed.levels))
-        random_ratios.append(_ratio_at_equal_loss(first, second, other, seed.levels))
-    low, high = seeds[0].levels
+    base, plain = runs.networks["base"], runs.networks["no_batch_norm"]
+    found = Evidence(evidence(runs, "F12", crossing=False))
+    ratios, random_ratios = IMBALANCE.measure(found), IMBALANCE.measure_control(found)
     return (
-        f"Top: losses of two groups of {len(seeds[0].pair.positive)} and of all {base[0].sizes['example']:,} examples, "
+        f"Top: losses of two groups of {GROUP_SIZE} and of all {base[0].sizes['example']:,} examples, "
         f"{ZOOM_STEPS} steps of full-batch gradient descent at the edge; each run's groups are its own, found in the "
         f"third quarter of its {base[0].sizes['step']} steps and shown in the last. Below: the swing of the gap "
         f"between the groups over the mean loss (a ratio, as the units differ), and the sharpness over 2/η "
         f"(dashed: theory's threshold); a line a seed. Swing over mean loss in the last quarter: "
-        f"{'; '.join(parts)}. Right: SGD with minibatches, standard deviation of the gap between the base run's groups "
-        f"over {RUNNING} minibatches, with and without batch norm. With batch norm it is, at equal loss (first seed: "
-        f"{low:.2f} to {high:.2f}, as far as both get there), {_in_words(ratios)} of that without; for random groups "
-        f"(thin) {_in_words(random_ratios)}. {seeds_in_words(base).capitalize()}."
+        f"{'; '.join(parts)}. Right: SGD with minibatches, with and without batch norm ({plain[0].sizes['example']:,} "
+        f"images): variance, over minibatches, of the gap between the parts of two groups that a minibatch holds, over "
+        f"that of random groups (dashed); over {LEAST_EPOCHS} epochs a point, groups ({GROUP_SHARE:.0%} of the "
+        f"examples each) chosen on the first half of them, judged on the second. At equal loss it is {spread(ratios)} times as "
+        f"large with batch norm as without (random groups in the place of the opposing ones: {spread(random_ratios)}). "
+        f"{seeds_in_words(base).capitalize()}."
     )
 
 
@@ -99,14 +89,14 @@ def _judge(run: xr.Dataset) -> _Judged:
     steps = run.sizes["step"]
     chosen, judged = slice(steps // 2, 3 * steps // 4), slice(3 * steps // 4, steps)
     pair = singular_pairs(run["loss"].values[chosen], count=1)[0]
-    relative = swing_size(gap_of(run, pair))[judged] / mean_loss(run)[judged]
+    relative = swing_size(group_gap(run["loss"].values, pair))[judged] / mean_losses(run)[judged]
     return _Judged(pair, judged, float(np.nanmedian(relative)))
 
 
 def _relative_swings(axes: Axes, runs: Runs) -> None:
     for role, name in LOSS_ROLES.items():
         for i, run in enumerate(runs.networks[role]):
-            relative = swing_size(gap_of(run, _judge(run).pair)) / mean_loss(run)
+            relative = swing_size(group_gap(run["loss"].values, _judge(run).pair)) / mean_losses(run)
             axes.plot(run["step"], relative, color=COLOURS[role], linewidth=1.0, label=None if i else name)
     axes.set(xlabel="step", ylabel="swing of gap / mean loss", yscale="log", title="swing of the opposing groups")
     axes.margins(x=0)
@@ -124,47 +114,28 @@ def _sharpness(axes: Axes, runs: Runs) -> None:
     axes.margins(x=0)
 
 
-def _gaps(axes: Axes, runs: Runs) -> None:
-    pairs = [seed.pair for seed in groups_of_seeds(runs.networks["base"], "F12")]
+def _imbalances(axes: Axes, runs: Runs) -> None:
     for role, name in NORM_ROLES.items():
-        for i, (run, pair) in enumerate(zip(runs.networks[role], pairs, strict=True)):
-            other = random_pair_like(pair, run.sizes["example"], np.random.default_rng(i))
-            colour = ROLE_COLOURS[role]
-            axes.plot(*_deviation(run, other), color=colour, linewidth=0.6, alpha=0.7)
-            axes.plot(*_deviation(run, pair), color=colour, linewidth=1.2, label=None if i else name)
-    axes.set(xlabel="mean loss (nats), falling", ylabel="std. deviation of gap (nats)")
+        for i, run in enumerate(runs.networks[role]):
+            label = None if i else name
+            axes.plot(*_imbalance_over_training(run, i), "o-", color=ROLE_COLOURS[role], markersize=2.5, label=label)
+    threshold_line(axes, 1.0, "random groups")
+    axes.set(xlabel="mean loss (nats), falling", ylabel="variance of gap / random", yscale="log")
     axes.set(title="SGD: gap over minibatches")
     axes.set_xlim(2.4, 0)
-    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.5)
     axes.legend(loc="upper left")
 
 
-def _deviation(run: xr.Dataset, pair: OpposingPair) -> tuple[Array, Array]:
-    """Running mean loss, and running standard deviation of the gap over minibatches that hold some of both groups."""
-    losses = run["loss"].values.astype(np.float64)
-    means = [np.ma.masked_invalid(losses[:, group]).mean(1).filled(np.nan) for group in (pair.positive, pair.negative)]
-    gap = np.lib.stride_tricks.sliding_window_view(means[0] - means[1], RUNNING)
-    loss = np.lib.stride_tricks.sliding_window_view(mean_loss(run), RUNNING)
-    return loss.mean(1), np.asarray(np.nanstd(gap, axis=1))
-
-
-def _ratio_at_equal_loss(
-    first: xr.Dataset, second: xr.Dataset, pair: OpposingPair, levels: tuple[float, float]
-) -> float:
-    """Median ratio of the two runs' deviations at losses between two levels that both reach; NaN without any."""
-    curves = [_deviation(run, pair) for run in (first, second)]
-    low = max(levels[0], *(float(loss.min()) for loss, _ in curves))
-    high = min(levels[1], *(float(loss.max()) for loss, _ in curves))
-    if low > high:
-        return float("nan")
-    at = np.linspace(low, high, 50)
-    a, b = (np.interp(at, np.sort(loss), sizes[np.argsort(loss)]) for loss, sizes in curves)
-    return float(np.median(a / b))
-
-
-def _in_words(ratios: list[float]) -> str:
-    finite = [ratio for ratio in ratios if np.isfinite(ratio)]
-    return spread(finite) if finite else "not measured (those losses are not reached)"
+def _imbalance_over_training(run: xr.Dataset, seed: int) -> tuple[Array, Array]:
+    """Mean loss and imbalance of stretches of epochs; in each, groups are chosen on its first half."""
+    table, batch = by_epoch(run)
+    rng = np.random.default_rng(seed)
+    stretches = [slice(i, i + LEAST_EPOCHS) for i in range(0, len(table) - LEAST_EPOCHS + 1, LEAST_EPOCHS // 2)]
+    found = [(table[epochs].mean(), imbalance(table[epochs], batch[epochs], rng)[0]) for epochs in stretches]
+    losses, values = np.array(found, dtype=np.float64).reshape(-1, 2).T
+    return losses, values
 
 
 ENTRY = FigureEntry(

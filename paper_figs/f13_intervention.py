@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
-from paper_figs.network_roles import ROLE_COLOURS, ROLE_NAMES, number, seeds_in_words, spread
+from paper_figs.network_roles import (
+    ROLE_COLOURS,
+    ROLE_NAMES,
+    crossing_windows,
+    evidence,
+    number,
+    seeds_in_words,
+    spread,
+)
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, style, threshold_line
+from validate.claims.base import NetworkEvidence
+from validate.claims.c10_cause import crossing_ratio, kept_by_all, sharpness_ratio
+from validate.equal_loss import mean_losses
 from validate.opposing_groups import GROUP_SIZE, loss_changes
 
 Array = npt.NDArray[np.float64]
@@ -25,6 +38,7 @@ SMOOTHED = 5
 def draw(runs: Runs) -> Figure:
     """Sharpness over training and at equal loss, swing of the most extreme examples, and the step of the crossing."""
     runs.require("F13", NEEDS)
+    seeds = evidence(runs, "F13")
     with style():
         figure = Figure(figsize=(DOUBLE_COLUMN, 2.6))
         over_time, at_loss, swings = figure.subplots(1, 3)
@@ -33,7 +47,7 @@ def draw(runs: Runs) -> Figure:
                 look = {"color": ROLE_COLOURS[role], "linewidth": 1.5 if role == "without_opposing" else 1.0}
                 measured, sharpness = run["measured"].values, run["sharpness_iterate"].values
                 over_time.plot(measured, sharpness, label=None if i else NAMES[role], **look)
-                at_loss.plot(_training_loss(run)[measured], sharpness, **look)
+                at_loss.plot(mean_losses(run, kept_by_all(seeds[i]))[measured], sharpness, **look)
                 swings.plot(run["step"][1:], _smooth(_extreme_swing(run)), **look)
                 if (crossing := _crossing(run)) is not None:
                     swings.plot(crossing, _smooth(_extreme_swing(run))[crossing], "v", color=look["color"], zorder=3)
@@ -42,7 +56,7 @@ def draw(runs: Runs) -> Figure:
             axes.set(ylabel="sharpness λ")
             axes.set_ylim(bottom=0)
         over_time.set(xlabel="step", title="sharpness (dashed: 2/η)")
-        at_loss.set(xlabel="mean training loss (nats), falling", title="sharpness at equal loss")
+        at_loss.set(xlabel="mean loss (nats), falling", title="sharpness at equal loss")
         at_loss.set_xlim(2.4, 0)
         swings.set(xlabel="step", ylabel="swing (nats)", yscale="log", title="swing (▾: λ crosses 2/η)")
         for axes in (over_time, swings):
@@ -52,49 +66,33 @@ def draw(runs: Runs) -> Figure:
 
 
 def caption(runs: Runs) -> str:
-    """What is drawn, with each run's crossing, and its sharpness at the step and at the loss of the base run's."""
+    """What is drawn, with each run's crossing, and its sharpness at the loss at which all examples' run crosses."""
     runs.require("F13", NEEDS)
+    seeds = evidence(runs, "F13")
     base = runs.networks["base"]
-    removed = [int((~_kept(run)).sum()) for run in runs.networks["without_opposing"]]
+    removed = int((~_kept(runs.networks["without_opposing"][0])).sum())
     return (
         f"Full-batch gradient descent (η = {number(base[0].attrs['lr'])}, {base[0].sizes['step']} steps) on "
-        f"{base[0].sizes['example']:,} images, and from the same weights after removing {removed[0]} of them: those of "
-        f"the opposing groups, random ones, the hardest ones (highest loss). Sharpness is that of the loss trained on; "
-        f"swing: half the spread between the {GROUP_SIZE} examples trained on whose losses rise most and the "
-        f"{GROUP_SIZE} whose fall most in a step; lines: seeds. {'; '.join(_in_words(runs, role) for role in ROLES)}. "
-        f"Theory: the swing grows where λ > 2/η (T7), so what delays the crossing delays the swing. "
-        f"{seeds_in_words(base).capitalize()}."
+        f"{base[0].sizes['example']:,} images, and from the same weights without {removed} of them: those that carry "
+        f"most of the changes of loss at the edge (opposing), random ones of the same labels, the hardest ones before "
+        f"the edge. Sharpness is that of the loss trained on; a line a seed. Middle: against the mean loss of the "
+        f"examples that all runs keep. Swing: half the spread between the {GROUP_SIZE} examples trained on whose "
+        f"losses rise most and the {GROUP_SIZE} whose fall most in a step. All examples: crosses 2/η at step "
+        f"{spread([crossing_windows(seed.run, 'F13').crossing for seed in seeds], 0)}; "
+        f"{'; '.join(_in_words(seeds, role) for role in ROLES[1:])}. Theory: the swing grows where λ > 2/η (T7), so "
+        f"what delays the one delays the other. {seeds_in_words(seeds).capitalize()}."
     )
 
 
-def _in_words(runs: Runs, role: str) -> str:
-    """Step of the crossing, and sharpness where all examples' run of the same seed crosses."""
-    crossings, at_step, at_loss = [], [], []
-    for run, base in zip(runs.networks[role], runs.networks["base"], strict=True):
-        own, reference = _crossing(run), _crossing(base)
-        crossings += [] if own is None else [own]
-        if reference is not None:
-            at_step.append(float(run["sharpness_iterate"].sel(measured=reference)))
-            at_loss.append(_sharpness_at_loss(run, float(_training_loss(base)[reference])))
-    never = len(runs.networks[role]) - len(crossings)
-    when = f"crosses at step {spread(crossings, 0)}" if crossings else "never crosses"
-    when += f", {never} never" if never and crossings else ""
-    if role == "base" or not at_step:
-        return f"{NAMES[role]}: {when}" + (f" at λ = {spread(at_step, 1)}" if at_step else "")
-    compared = f"λ = {spread(at_step, 1)} at the step at which all examples cross, {spread(at_loss, 1)} at their loss"
-    return f"{NAMES[role]}: {when}; {compared}"
-
-
-def _sharpness_at_loss(run: xr.Dataset, loss: float) -> float:
-    """Sharpness where the mean training loss first falls to a level, between measurements by a straight line."""
-    measured = _training_loss(run)[run["measured"].values]
-    falling = np.minimum.accumulate(measured)
-    return float(np.interp(-loss, -falling, run["sharpness_iterate"].values))
-
-
-def _training_loss(run: xr.Dataset) -> Array:
-    kept = run["loss"].values[:, _kept(run)]
-    return np.asarray(kept.mean(1, dtype=np.float64))
+def _in_words(seeds: Sequence[NetworkEvidence], role: str) -> str:
+    """Step of the crossing and sharpness at equal loss, over those of the run with all examples."""
+    windows = [crossing_windows(seed.run, "F13") for seed in seeds]
+    at_loss = [sharpness_ratio(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
+    later = [crossing_ratio(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
+    crossings = [_crossing(seed.runs[role]) for seed in seeds]
+    never = sum(crossing is None for crossing in crossings)
+    note = f" ({never} of {len(seeds)} never: counted as the run's length)" if never else ""
+    return f"{NAMES[role]}: {spread(later)} times that step{note}, λ at equal loss {spread(at_loss)} times as large"
 
 
 def _kept(run: xr.Dataset) -> npt.NDArray[np.bool_]:

@@ -8,9 +8,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from paper_figs.network_roles import SeedGroups, gap_of, mean_loss, swing_size
+from paper_figs.network_roles import compared_losses, swing_size
 from paper_figs.style import NEGATIVE, POSITIVE, TOTAL
-from validate.opposing_groups import OpposingPair
+from validate.claims.base import NetworkEvidence
+from validate.equal_loss import mean_losses
+from validate.opposing_groups import OpposingPair, group_gap
+
+SMALLEST = 1e-5
+"""Swings below this are not drawn (nats): some hundred roundings of a loss in float32."""
 
 
 def group_losses(
@@ -25,7 +30,7 @@ def group_losses(
         present = np.ma.masked_invalid(losses[:, group]).mean(1)
         width, mark = (1.0, ".") if enlarged else (0.7, None)
         axes.plot(at, present, color=colour, linewidth=width, marker=mark, markersize=4, alpha=0.85, label=label)
-    axes.plot(at, mean_loss(run)[steps], color=TOTAL, linewidth=1.5, label="all examples")
+    axes.plot(at, mean_losses(run)[steps], color=TOTAL, linewidth=1.5, label="all examples")
     axes.set(xlabel="step", ylabel=unit)
     axes.set_ylim(bottom=0)
     axes.margins(x=0)
@@ -37,12 +42,17 @@ def swing_against_loss(
     """How far the group gap swings from step to step, against the mean loss; a line a seed."""
     for i, (run, pair) in enumerate(zip(runs, pairs, strict=True)):
         axes.plot(
-            mean_loss(run), swing_size(gap_of(run, pair)), color=colour, linewidth=1.0, label=None if i else label
+            mean_losses(run),
+            swing_size(group_gap(run["loss"].values, pair)),
+            color=colour,
+            linewidth=1.0,
+            label=None if i else label,
         )
     axes.set(xlabel="mean loss (nats), falling", ylabel="swing of the group gap (nats)", yscale="log")
 
 
-def mark_equal_loss(axes: Axes, seed: SeedGroups) -> None:
+def mark_equal_loss(axes: Axes, of_seed: NetworkEvidence) -> None:
     """Shades the losses at which runs are compared, and turns the axis so that training goes right."""
-    axes.axvspan(*seed.levels, color="#999999", alpha=0.15, linewidth=0)
+    axes.axvspan(*compared_losses(of_seed), color="#999999", alpha=0.15, linewidth=0)
     axes.set_xlim(2.4, 0)
+    axes.set_ylim(bottom=SMALLEST)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from paper_figs.runs import Runs
 from validate.cifar10 import CLASSES
-from validate.opposing_groups import OpposingPair, group_gap, singular_pairs
+from validate.claims.base import NetworkEvidence
+from validate.claims.pairs import leading_pair
+from validate.equal_loss import alternating_part, edge_losses, gap_amplitude, steps_between
+from validate.opposing_groups import OpposingPair
 from validate.windows import Windows, find_windows
 
 ROLE_NAMES = {
@@ -50,6 +53,25 @@ SWING_WINDOW = 25
 """Steps over which the size of a swing is averaged."""
 
 
+def evidence(runs: Runs, figure: str, *, crossing: bool = True) -> list[NetworkEvidence]:
+    """The runs seed by seed, as the claims take them.
+
+    Args:
+        runs: finished runs, base runs among them.
+        figure: its number, for the error.
+        crossing: whether the figure needs base runs that cross 2/η.
+
+    Raises:
+        ValueError: a base run never crosses 2/η with enough steps before and after, and must.
+    """
+    found = []
+    for i, base in enumerate(runs.networks["base"]):
+        windows = crossing_windows(base, figure) if crossing else find_windows(base)
+        of_seed = {role: given[i] for role, given in runs.networks.items() if i < len(given)}
+        found.append(NetworkEvidence(seed=i, runs=of_seed, windows=windows))
+    return found
+
+
 def crossing_windows(run: xr.Dataset, figure: str) -> Windows:
     """The windows of a run that the groups are chosen and judged in.
 
@@ -63,61 +85,37 @@ def crossing_windows(run: xr.Dataset, figure: str) -> Windows:
     return windows
 
 
-@dataclass(frozen=True)
-class SeedGroups:
-    """The opposing groups of one seed, found in its base run.
-
-    Attributes:
-        windows: stretches of steps of the base run.
-        pair: its strongest pair in the 75 steps from the crossing on.
-        levels: lowest and highest mean loss of the 75 steps after those, in which the pair is judged.
-        middle_loss: median of the mean loss there.
-    """
-
-    windows: Windows
-    pair: OpposingPair
-    levels: tuple[float, float]
-    middle_loss: float
+def groups(of_seed: NetworkEvidence) -> OpposingPair:
+    """The strongest pair of the 75 steps from the base run's crossing on; the steps after are for judging it."""
+    assert of_seed.windows is not None
+    return leading_pair(of_seed, of_seed.windows)
 
 
-def groups_of_seeds(base: Sequence[xr.Dataset], figure: str) -> list[SeedGroups]:
-    """The groups of each base run.
-
-    Raises:
-        ValueError: a run never crosses 2/η with enough steps before and after.
-    """
-    found = []
-    for run in base:
-        windows = crossing_windows(run, figure)
-        judged = mean_loss(run)[windows.evaluate]
-        pair = singular_pairs(run["loss"].values[windows.select], count=1)[0]
-        found.append(SeedGroups(windows, pair, (float(judged.min()), float(judged.max())), float(np.median(judged))))
-    return found
+def compared_losses(of_seed: NetworkEvidence) -> tuple[float, float]:
+    """The higher and the lower mean loss between which the rules of descent are compared."""
+    assert of_seed.windows is not None
+    return edge_losses(of_seed.run, of_seed.windows)
 
 
-def mean_loss(run: xr.Dataset) -> npt.NDArray[np.float64]:
-    """(steps,) mean over the examples present at each step: a minibatch's own where steps take minibatches."""
-    return np.asarray(np.nanmean(run["loss"].values.astype(np.float64), axis=1))
-
-
-def gap_of(run: xr.Dataset, pair: OpposingPair) -> npt.NDArray[np.float64]:
-    """(steps,) mean loss of one group less the other's."""
-    return group_gap(run["loss"].values, pair)
+def amplitude(of_seed: NetworkEvidence, role: str) -> float:
+    """How far a run's own groups swing at the losses of the base run's edge; NaN where it does not pass them."""
+    assert of_seed.windows is not None
+    run = of_seed.runs[role]
+    steps = of_seed.windows.edge if role == "base" else steps_between(run, compared_losses(of_seed))
+    return float("nan") if steps is None else gap_amplitude(run, steps)
 
 
 def swing_size(gap: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """(steps,) how far a series swings from step to step around its running mean, NaN at both ends.
 
-    A swing x_t = m + A(−1)^t has second difference −4A(−1)^t, a slow drift nearly none: so
-    |x_{t−1} − 2x_t + x_{t+1}|/4, in root mean square over 25 steps.
+    Root mean square of `validate.equal_loss.alternating_part` over 25 steps.
 
     >>> float(np.nanmax(swing_size(5 + 0.5 * (-1.0) ** np.arange(60))))
     0.5
     """
-    series = np.asarray(gap, dtype=np.float64)
-    squares = (np.diff(series, 2) / 4) ** 2
+    squares = alternating_part(gap) ** 2
     width = min(SWING_WINDOW, len(squares))
-    sizes = np.full(len(series), np.nan)
+    sizes = np.full(len(squares) + 2, np.nan)
     averaged = np.sqrt(np.convolve(squares, np.full(width, 1 / width), mode="valid"))
     begin = 1 + width // 2
     sizes[begin : begin + len(averaged)] = averaged
@@ -136,11 +134,14 @@ def describe(group: npt.NDArray[np.int64], labels: npt.ArrayLike) -> str:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median with the range over seeds; the value alone where there is one.
+    """Median with the range over seeds; the value alone where there is one; seeds without a value are left out.
 
-    >>> spread([1.0, 2.0, 4.0]), spread([0.5])
-    ('2.00 (1.00 to 4.00)', '0.50')
+    >>> spread([1.0, 2.0, 4.0]), spread([0.5]), spread([float("nan")])
+    ('2.00 (1.00 to 4.00)', '0.50', 'not defined')
     """
+    values = [value for value in values if np.isfinite(value)]
+    if not values:
+        return "not defined"
     middle = f"{np.median(values):.{digits}f}"
     words = middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"
     return words.replace("-", "−")
@@ -166,10 +167,3 @@ def seeds_in_words(runs: Sequence[object]) -> str:
     'one seed'
     """
     return "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
-
-
-def swing_at_loss(run: xr.Dataset, pair: OpposingPair, levels: tuple[float, float]) -> float:
-    """Median swing of the group gap over the steps at which the mean loss lies between two levels; NaN without any."""
-    loss = mean_loss(run)
-    sizes = swing_size(gap_of(run, pair))[(loss >= levels[0]) & (loss <= levels[1])]
-    return float(np.nanmedian(sizes)) if np.isfinite(sizes).any() else float("nan")
