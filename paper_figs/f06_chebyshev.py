@@ -67,8 +67,9 @@ def caption(runs: Runs) -> str:
     data, edges = _require(runs)
     lr = data.attrs["lr"]
     text = (
-        f"Regression on the Chebyshev polynomial T_{data.attrs['degree']} at {data.sizes['example']} points, full-batch "
-        f"gradient descent, η = {lr:g}, {data.sizes['seed']} initial weights (all in the panel of the sharpness, else the first)."
+        f"Regression on the Chebyshev polynomial T_{data.attrs['degree']} at {data.sizes['example']} points, "
+        f"full-batch gradient descent, η = {lr:g}, {data.sizes['seed']} initial weights (the sharpness of all, the "
+        f"rest of the first)."
     )
     if not edges:
         return text + " No run reaches the edge with enough steps after it."
@@ -78,8 +79,8 @@ def caption(runs: Runs) -> str:
     change = np.diff(edges[0].run["output"].values[step : step + 2], axis=0)[0]
     moves = [float(change[group].mean()) for group, _, _ in _groups(edges[0])]
     return text + (
-        f" The sharpness crosses 2/η at step {', '.join(str(e.crossing) for e in edges)} and from there has a median of "
-        f"{', '.join(f'{h:.2f}' for h in hover)} times 2/η. Two groups of {GROUP_SIZE} points, found from the loss "
+        f" The sharpness crosses 2/η at step {', '.join(str(e.crossing) for e in edges)} and from there has a median "
+        f"of {', '.join(f'{h:.2f}' for h in hover)} times 2/η. Two groups of {GROUP_SIZE} points, found from the loss "
         f"changes in the {SELECT_STEPS} steps from the crossing (dashed), want the curve moved in opposite ways: the "
         f"step shown moves the output by {moves[0]:+.2f} at the one and {moves[1]:+.2f} at the other, and the next one "
         f"moves it back. Correlation of their loss changes in the {SELECT_STEPS} steps after: "

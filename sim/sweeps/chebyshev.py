@@ -87,8 +87,8 @@ class ChebyshevConfig(Study):
             ratio = of_seed["sharpness"].values * self.lr / 2
             late = np.median(ratio[len(ratio) // 2 :])
             lines.append(
-                f"  seed {seed}: loss {loss[0]:.3f} → {loss[-1]:.2g}, ηλ/2 {ratio[0]:.2f} at the start, {ratio.max():.2f} "
-                f"at most, {late:.3f} in the median of the second half"
+                f"  seed {seed}: loss {loss[0]:.3f} → {loss[-1]:.2g}, ηλ/2 {ratio[0]:.2f} at the start, "
+                f"{ratio.max():.2f} at most, {late:.3f} in the median of the second half"
             )
         return "\n".join(lines)
 
