@@ -83,8 +83,8 @@ def caption(runs: Runs) -> str:
     parts = [f"{grid.phase.size:,} runs of descent on the two-layer network (Σ = I, balanced start), a cell each."]
     parts.append(
         f"Below every boundary {_share(converged, grid.stable)} converge without an oscillation; between the flow's "
-        f"or descent's boundary and those of the start and of the flattest minimum {_share(~converged, grid.edge)} do not; "
-        f"where no minimum is stable {_share(~settled, grid.beyond)} do not settle."
+        f"or descent's boundary and those of the start and of the flattest minimum {_share(~converged, grid.edge)} do "
+        f"not; where no minimum is stable {_share(~settled, grid.beyond)} do not settle."
     )
     if gone.any():
         # Where the edge gives way to divergence, theory has no boundary; the place is reported as seen.
