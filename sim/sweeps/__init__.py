@@ -1,9 +1,12 @@
 """Sweeps of many runs: phase diagram, tail index, sample size, shape of the network, optimisers."""
 
 from sim.sweeps.phase import PhaseConfig
+from sim.sweeps.sample_size import SampleSizeConfig
+from sim.sweeps.shape import ShapeConfig
 from sim.sweeps.study import Study, Unit, make_sweep
+from sim.sweeps.tail import TailConfig
 
-STUDIES: tuple[type[Study], ...] = (PhaseConfig,)
+STUDIES: tuple[type[Study], ...] = (PhaseConfig, TailConfig, SampleSizeConfig, ShapeConfig)
 """The studies, in the order in which help texts list them."""
 
-__all__ = ["STUDIES", "PhaseConfig", "Study", "Unit", "make_sweep"]
+__all__ = ["STUDIES", "PhaseConfig", "SampleSizeConfig", "ShapeConfig", "Study", "TailConfig", "Unit", "make_sweep"]
