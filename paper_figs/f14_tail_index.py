@@ -52,7 +52,7 @@ def caption(runs: Runs) -> str:
         f"the same second moment; {data.sizes['seed']} samples at each of {data.sizes['tail_index']} tail indices and "
         f"{data.sizes['fraction']} fractions of outliers ({_fractions(data)}). Dots: median over the samples, bars: "
         f"quartiles. A sample with a heavier tail mostly has a smaller second moment of its own, so that its "
-        f"oscillation comes later, smaller or not at all; rescaled to the population's, the tail's influence on the amplitude "
+        f"oscillation comes later, smaller or not at all; rescaled to the population's, the influence on the amplitude "
         f"all but vanishes. From each sample's second moments theory says rightly of {int((seen == told).sum())} of "
         f"{seen.size} samples whether they oscillate; {agreed}. Right: the changes of single outliers' losses "
         f"go with the square of the size and so have half its tail index (Hill's estimate)."
