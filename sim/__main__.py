@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import tyro
 
 from sim.device import choose_device
+from sim.distributed import processes
 from sim.runs import obtain_run
 from sim.sweeps import STUDIES, Study, make_sweep
 from sim.two_layer import TwoLayerConfig, run_two_layer
@@ -83,8 +84,9 @@ def _sweep_command(study: type[Study]) -> Callable[..., int]:
 
 
 if __name__ == "__main__":
-    main(
-        {"two-layer": two_layer_command, "sweep": {study.name: _sweep_command(study) for study in STUDIES}},
-        prog="python -m sim",
-        description="Simulations of opposing features; results go to the run store, finished runs are skipped.",
-    )
+    with processes():
+        main(
+            {"two-layer": two_layer_command, "sweep": {study.name: _sweep_command(study) for study in STUDIES}},
+            prog="python -m sim",
+            description="Simulations of opposing features; results go to the run store, finished runs are skipped.",
+        )

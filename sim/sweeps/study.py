@@ -22,6 +22,7 @@ from typing import ClassVar, TypeVar
 import torch
 import xarray as xr
 
+from sim.distributed import from_first, is_first, sharing
 from sim.progress import progress_bar
 from sim.runs import obtain_run, require_writable
 from theory.command_line import InputError
@@ -85,25 +86,16 @@ def make_sweep(
             another configuration.
     """
     name = study.name if name is None else name
-    made_by = f"python -m sim sweep {study.name}"
     require_writable(runs)
+    if from_first(force or not (runs / name).is_dir()):
+        with sharing(study.units()) as mine:
+            for unit in progress_bar(mine, f"sweep {study.name}", show=progress and is_first()):
+                _obtain(study, unit, runs, device, force=force)
 
-    def store(force: bool) -> xr.Dataset:
-        def compute() -> xr.Dataset:
-            data = [_obtain(study, unit, runs, device, force=False) for unit in study.units()]
-            return study.combine(data).assign_attrs(made_by=made_by)
+    def together() -> xr.Dataset:
+        return study.combine([_obtain(study, unit, runs, device, force=False) for unit in study.units()])
 
-        return obtain_run(runs, name, study, compute, device=device, force=force).data.load()
-
-    if force or not (runs / name).is_dir():
-        mine = _own(study.units())
-        for unit in progress_bar(mine, f"sweep {study.name}", show=progress and _is_first()):
-            _obtain(study, unit, runs, device, force=force)
-        _barrier()
-        if _is_first():
-            store(force)
-        _barrier()
-    return store(False)
+    return obtain_run(runs, name, study, together, device=device, force=force).data.load()
 
 
 def require_different(name: str, values: Sequence[T]) -> None:
@@ -125,18 +117,3 @@ def _obtain(study: Study, unit: Unit, runs: Path, device: torch.device, *, force
 def _digest(unit: Unit) -> str:
     assert dataclasses.is_dataclass(unit)
     return hashlib.sha256(json.dumps(dataclasses.asdict(unit)).encode()).hexdigest()[:8]
-
-
-# One process; the places that many ranks go through.
-
-
-def _own(units: Sequence[Unit]) -> Sequence[Unit]:
-    return units
-
-
-def _is_first() -> bool:
-    return True
-
-
-def _barrier() -> None:
-    pass
