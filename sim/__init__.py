@@ -6,26 +6,34 @@ from sim.batches import Batches
 from sim.checkpoints import Checkpoints
 from sim.device import choose_device
 from sim.heavy_tails import SizeLaw
-from sim.networks import mlp
-from sim.optimizers import SplitSGD
-from sim.probes import SharpnessProbe
+from sim.losses import LossRule
+from sim.networks import Architecture, build, mlp
+from sim.optimizer_choice import OptimizerChoice
+from sim.optimizers import SAM, SplitSGD
+from sim.probes import SharpnessProbe, SnapshotProbe
 from sim.record import Record
 from sim.runs import Run, RunInProgress, list_runs, obtain_resumable_run, obtain_run, read_run
 from sim.training import Descent, descend
 from sim.two_layer import TwoLayerConfig, run_two_layer
 
 __all__ = [
+    "SAM",
+    "Architecture",
     "Arithmetic",
     "Batches",
     "Checkpoints",
     "Descent",
+    "LossRule",
+    "OptimizerChoice",
     "Record",
     "Run",
     "RunInProgress",
     "SharpnessProbe",
     "SizeLaw",
+    "SnapshotProbe",
     "SplitSGD",
     "TwoLayerConfig",
+    "build",
     "choose_device",
     "descend",
     "descend_batch",

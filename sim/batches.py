@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,6 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(int(drawn_from)))
 
 
-def examples_in(parts: list[slice | Tensor]) -> int:
+def examples_in(parts: Sequence[slice | Tensor]) -> int:
     """Number of examples in a batch, given by its chunks."""
     return sum(part.stop - part.start if isinstance(part, slice) else len(part) for part in parts)

@@ -1,4 +1,6 @@
-"""SplitSGD: sign steps where the gradient is large, plain steps elsewhere, as a `torch.optim.Optimizer`.
+"""Two optimisers that `torch.optim` lacks: `SplitSGD` and sharpness-aware minimisation, `SAM`.
+
+SplitSGD takes sign steps where the gradient is large, plain steps elsewhere.
 
 For each coordinate, with threshold r, momentum μ and dampening τ:
 
@@ -158,6 +160,71 @@ class SplitSGD(Optimizer):
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = g.detach().clone()
         return [self.state[p]["momentum_buffer"] for p in parameters]
+
+
+class SAM(torch.optim.SGD):
+    """Sharpness-aware minimisation: descends along the gradient at the worst point near by.
+
+    ĝ = ∇L(θ + ρ ∇L(θ) / ‖∇L(θ)‖),    θ ← θ − η ĝ
+
+    Two gradients a step: `step` finds the first in the parameters' `grad`, as every optimiser does, and has its closure
+    compute the second at the moved weights. Momentum, dampening and weight decay act on ĝ as in `torch.optim.SGD`.
+
+    Source: Foret, Kleiner, Mobahi & Neyshabur 2021 (arXiv 2010.01412), with the Euclidean norm over all parameters.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: step size η.
+        radius: ρ, the length of the way to the moved weights.
+        momentum: μ.
+        dampening: τ.
+        weight_decay: as in `torch.optim.SGD`.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> weights = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = SAM([weights], lr=0.1, radius=0.5)
+    >>> def half_square():
+    ...     weights.grad = weights.detach().clone()
+    >>> half_square()
+    >>> optimizer.step(half_square)  # 1 − 0.1 · (1 + 0.5)
+    >>> weights.data
+    tensor([0.8500])
+    """
+
+    gradients_per_step = 2
+    """Says to the training loop that `step` needs a closure that puts the gradient at the present weights in `grad`."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        radius: float = 0.05,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not 0 <= radius < math.inf:
+            raise ValueError(f"Invalid radius: {radius}")
+        super().__init__(params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+        for group in self.param_groups:
+            group.setdefault("radius", radius)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], object]) -> None:  # type: ignore[override]
+        """Takes the step; the closure computes the gradient anew and leaves the weights alone."""
+        moving = [(p, group["radius"]) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.stack([p.grad.norm() for p, _ in moving]).norm() if moving else torch.zeros(())
+        start = [p.clone() for p, _ in moving]
+        for p, radius in moving:
+            # θ + ρ g/‖g‖, and θ itself where the gradient vanishes
+            p.add_(p.grad * torch.where(norm > 0, radius / norm, 0.0))
+        with torch.enable_grad():
+            closure()
+        for (p, _), before in zip(moving, start, strict=True):
+            p.copy_(before)
+        super().step()
 
 
 def gradient_quantile(parameters: Iterable[Tensor], fraction: float) -> float:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor, nn
 
 from sim.curvature import Eigenpairs, HessianOperator, layer_blocks, layer_shares, top_eigenpairs
+from sim.losses import LossRule, mean_loss
 from sim.networks import layer_of_parameter
 from sim.record import Record
+from theory.command_line import require_positive
 
 
 @dataclass
@@ -23,7 +24,8 @@ class SharpnessProbe:
 
     Measured at the iterate θ_t, and where wanted at the midpoint of the step, θ_t − ½η∇L(θ_t): at the edge of stability
     the iterate bounces across the valley, and the midpoint of two iterates lies near its floor. The network is never
-    touched: losses are evaluated on copies of its parameters and buffers.
+    touched: losses are evaluated on copies of its parameters and buffers. The loss whose Hessian is taken is the one that
+    is minimised: the rule and the examples' weights are to be those of the run.
 
     Attributes:
         network: the network; its class and buffers are used, not its parameters.
@@ -35,6 +37,8 @@ class SharpnessProbe:
         midpoint: whether to measure at the midpoint too.
         tolerance: bound on every relative residual.
         seed: seed of the eigensolver's start vectors.
+        loss: rule of the examples' losses.
+        example_weights: (n,) weight of each example in the mean; all 1 when not given.
         record: where the measurements go, the run's own if they are to be on disk; in memory when not given.
     """
 
@@ -47,6 +51,8 @@ class SharpnessProbe:
     midpoint: bool = True
     tolerance: float = 1e-2
     seed: int = 0
+    loss: LossRule = field(default_factory=LossRule)
+    example_weights: Tensor | None = None
     record: Record = field(default_factory=Record)
 
     def __post_init__(self) -> None:
@@ -119,7 +125,7 @@ class SharpnessProbe:
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         values = {**buffers, **dict(zip(names, leaves, strict=True))}
         output = torch.func.functional_call(self.network, values, (self.inputs,))
-        return HessianOperator(F.cross_entropy(output, self.labels), leaves)
+        return HessianOperator(mean_loss(self.loss(output, self.labels), self.example_weights), leaves)
 
     def _measure_whole(self, place: str, hessian: HessianOperator) -> None:
         pairs = self._solve(place, hessian)
@@ -135,3 +141,31 @@ class SharpnessProbe:
         )
         self._last[place] = pairs.vectors
         return pairs
+
+
+@dataclass
+class SnapshotProbe:
+    """The parameters at every so many steps, the start of step 0 among them; a run can begin from one.
+
+    Buffers are not kept: in training mode batch norm does not use its running statistics.
+
+    Attributes:
+        parameters: number of the network's parameters.
+        every: steps between snapshots.
+        record: where they go: ``snapshot`` (snapshot_step, parameter), in float32.
+    """
+
+    parameters: int
+    every: int
+    record: Record = field(default_factory=Record)
+
+    def __post_init__(self) -> None:
+        require_positive("steps between snapshots", self.every)
+        self.record.declare("snapshot_step", ["snapshot_step"], dtype=np.int64)
+        self.record.declare("snapshot", ["snapshot_step", "parameter"], [self.parameters], np.float32)
+
+    def __call__(self, step: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Keeps them where the step is due."""
+        if step % self.every == 0:
+            self.record.append("snapshot_step", step)
+            self.record.append("snapshot", torch.cat([p.detach().reshape(-1) for p in parameters]))

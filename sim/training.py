@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor, nn
 
 from sim.arithmetic import Arithmetic
 from sim.batches import Batches, examples_in
 from sim.checkpoints import Checkpoints
+from sim.losses import LossRule
 from sim.progress import progress_bar
 from sim.record import Record
+from theory.command_line import InputError
 
 
 class Probe(Protocol):
@@ -45,7 +46,11 @@ class OptimizerFactory(Protocol):
     """Makes the rule of the steps: a class of `torch.optim`, or `functools.partial` of one with its options."""
 
     def __call__(self, parameters: list[Tensor], /, *, lr: float) -> torch.optim.Optimizer:
-        """The optimiser of these parameters; its `step` is called without a closure."""
+        """The optimiser of these parameters.
+
+        Its `step` is called without a closure; if its attribute `gradients_per_step` is 2, as `sim.optimizers.SAM`'s
+        is, with one that computes the gradient of the same batch at the weights as they are then.
+        """
         ...
 
 
@@ -55,7 +60,7 @@ class Descent:
 
     Attributes:
         record: every column recorded; ``loss`` (step, example) is the loss of each example at the start of each step,
-            NaN where a minibatch leaves the example out.
+            whatever its weight, NaN where a minibatch leaves the example out.
         diverged_at: first step with a loss that is not finite, None for a finite run. The network then holds the
             weights of the step before, and the record ends there.
     """
@@ -82,7 +87,9 @@ def descend(
     lr: float,
     steps: int,
     optimizer: OptimizerFactory = torch.optim.SGD,
-    batches: Batches = Batches(),  # noqa: B008 (frozen)
+    loss: LossRule = LossRule(),  # noqa: B008 (frozen)
+    example_weights: Tensor | None = None,
+    batches: Batches = Batches(),  # noqa: B008
     arithmetic: Arithmetic = Arithmetic(),  # noqa: B008
     probes: Sequence[Probe] = (),
     record: Record | None = None,
@@ -91,10 +98,10 @@ def descend(
     description: str = "descent",
     progress: bool = True,
 ) -> Descent:
-    """Minimises the mean cross-entropy in place; by default θ ← θ − η∇L(θ) with all examples.
+    """Minimises the mean loss Σ w_i ℓ_i / Σ w_i in place; by default θ ← θ − η∇L(θ) with all examples alike.
 
-    Every example's loss is that of the forward pass whose gradient the step takes. Chunks add up to the gradient of the
-    batch's mean loss, each weighted by its size. With checkpoints, the run goes on from the latest one; killed and
+    Every example's loss is that of the forward pass whose gradient the step takes; its first, where the optimiser takes
+    two. Chunks add up to the gradient of the batch's mean loss, each weighted by its size. With checkpoints, the run goes on from the latest one; killed and
     resumed, it gives the bits of the uninterrupted run (on the same device, with as many threads).
 
     Args:
@@ -104,6 +111,10 @@ def descend(
         lr: step size η.
         steps: number of steps.
         optimizer: rule of the steps.
+        loss: rule of the examples' losses.
+        example_weights: (n,) weight w_i ≥ 0 of each example's loss in the mean, of which a minibatch takes its own
+            examples' part; all 1 when not given. An example of weight 0 has no gradient, but its loss is recorded, and
+            batch norm's statistics include it.
         batches: examples that a step takes, and how many at once.
         arithmetic: number format and memory layout.
         probes: measurements called before each step is taken; the random state is put back after them.
@@ -114,34 +125,85 @@ def descend(
         progress: whether to show it.
 
     Raises:
-        InputError: chunks that cut batch norm's batch, or a record or checkpoint that cannot be written.
+        InputError: chunks that cut batch norm's batch, weights that make no mean, or a record or checkpoint that cannot
+            be written.
     """
     count, device = len(inputs), inputs.device
     batches.require_whole_batch_norm(network, count)
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (count,), loss_dtype)
     inputs = arithmetic.arrange(network, inputs)
+    objective = _Objective(network, inputs, labels, loss, _checked(example_weights, count), arithmetic)
     run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
     with progress_bar(range(run.resume(checkpoints), steps), description, show=progress) as bar:
         for step in bar:
             parts = batches.of_step(step, count, device)
-            losses = torch.full((count,), torch.nan, device=device)
-            for part in parts:
-                with arithmetic.active(device):
-                    each = F.cross_entropy(network(inputs[part]), labels[part], reduction="none")
-                    torch.autograd.backward(each.sum() / examples_in(parts))
-                losses[part] = each.detach().float()
+            losses = objective.backward(parts)
             if not all(torch.isfinite(losses[part]).all() for part in parts):
                 run.step_back()
                 return Descent(record, step)
             record.append("loss", losses)
             run.measure(step)
-            run.step_forward()
+            run.step_forward(lambda parts=parts: objective.backward_again(parts))  # type: ignore[misc]
             if checkpoints is not None and checkpoints.due():
                 checkpoints.save(step + 1, run.state_dict())
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{float(losses.nanmean()):.3f}", refresh=False)
     return Descent(record, None)
+
+
+class _Objective:
+    """The losses of a step's examples and the gradient of their mean, which the parameters' `grad` gathers."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        labels: Tensor,
+        loss: LossRule,
+        weights: Tensor | None,
+        arithmetic: Arithmetic,
+    ) -> None:
+        self.network, self.inputs, self.labels, self.loss = network, inputs, labels, loss
+        self.weights, self.arithmetic = weights, arithmetic
+
+    def backward(self, parts: Sequence[slice | Tensor]) -> Tensor:
+        """(n,) losses, NaN outside the batch; adds the gradient of the batch's mean loss to `grad`."""
+        losses = torch.full((len(self.inputs),), torch.nan, device=self.inputs.device)
+        total = self._total(parts)
+        for part in parts:
+            with self.arithmetic.active(self.inputs.device):
+                each = self.loss(self.network(self.inputs[part]), self.labels[part])
+                weighted = each.sum() if self.weights is None else each @ self.weights[part]
+                torch.autograd.backward(weighted / total)
+            losses[part] = each.detach().float()
+        return losses
+
+    def backward_again(self, parts: Sequence[slice | Tensor]) -> None:
+        """Puts the gradient at the present weights in `grad`; batch norm's running statistics stay."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        self.network.zero_grad()
+        self.backward(parts)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+    def _total(self, parts: Sequence[slice | Tensor]) -> int | Tensor:
+        """Number of examples in the batch, or the sum of their weights; 1 where that is 0, and so are all terms."""
+        if self.weights is None:
+            return examples_in(parts)
+        total = torch.stack([self.weights[part].sum() for part in parts]).sum()
+        return torch.where(total > 0, total, 1.0)
+
+
+def _checked(weights: Tensor | None, count: int) -> Tensor | None:
+    if weights is None:
+        return None
+    if weights.shape != (count,) or not bool(torch.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise InputError(
+            f"example weights have shape {list(weights.shape)}: give {count} numbers ≥ 0, not all of them 0"
+        )
+    return weights.float()
 
 
 class _State:
@@ -165,11 +227,14 @@ class _State:
             for probe in self.probes:
                 probe(step, self.parameters, gradients)
 
-    def step_forward(self) -> None:
-        """Takes the step, and keeps the weights it starts from."""
+    def step_forward(self, gradient_again: Callable[[], None]) -> None:
+        """Takes the step, and keeps the weights it starts from; the closure is for optimisers with two gradients."""
         with torch.no_grad():
             torch._foreach_copy_(self.previous, self.parameters)
-        self.optimizer.step()
+        if getattr(self.optimizer, "gradients_per_step", 1) > 1:
+            self.optimizer.step(gradient_again)  # type: ignore[arg-type]
+        else:
+            self.optimizer.step()
         self.optimizer.zero_grad()
 
     def step_back(self) -> None:

@@ -1,27 +1,64 @@
-"""One run of full-batch gradient descent on real CIFAR-10 images, with every loss and the curvature."""
+"""One run of descent of a network on real CIFAR-10 images, with every loss and the curvature."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import xarray as xr
+from torch import Tensor, nn
 
-from sim import Arithmetic, Batches, Record, RunInProgress, SharpnessProbe, descend, mlp
-from theory.command_line import require_positive
-from validate.cifar10 import CLASSES, Images, standardise
+from sim import (
+    Architecture,
+    Arithmetic,
+    Batches,
+    LossRule,
+    OptimizerChoice,
+    Record,
+    RunInProgress,
+    SharpnessProbe,
+    SnapshotProbe,
+    build,
+    descend,
+)
+from sim.networks import last_linear, load_parameters, parameter_vector, takes_images
+from theory.command_line import InputError, require_positive
+from validate.cifar10 import CLASSES, Images, first_of_each_class, standardise
+
+
+class Intervention(Protocol):
+    """A change of the training data, a frozen dataclass of plain values, so that a run's configuration holds it."""
+
+    @property
+    def name(self) -> str:
+        """Unique name, part of the run's: letters, digits, dots and hyphens."""
+        ...
+
+    def images(self, images: Images) -> Images:
+        """As many images, with other pixels or labels."""
+        ...
+
+    def weights(self, images: Images) -> npt.NDArray[np.float32] | None:
+        """(n,) weight of each example in the mean loss, 0 for one that is removed; None for all alike."""
+        ...
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A multilayer perceptron on the embedded CIFAR-10 images, full-batch gradient descent, cross-entropy."""
+    """A network on CIFAR-10 images: what is trained, how, and what is measured meanwhile."""
 
-    hidden: tuple[int, ...] = (200, 200)
-    """Units of each hidden layer."""
-    activation: str = "relu"
-    """relu, tanh or gelu."""
+    architecture: Architecture = field(default_factory=Architecture)
+    """The network's kind and size."""
+    optimizer: OptimizerChoice = field(default_factory=OptimizerChoice)
+    """Rule of the steps."""
+    loss: LossRule = field(default_factory=LossRule)
+    """Rule of the examples' losses."""
+    images_per_class: int = 200
+    """The first so many images of each class are trained on, or all there are."""
     lr: float = 0.05
     """Step size η."""
     steps: int = 420
@@ -34,6 +71,14 @@ class NetworkConfig:
     """Steps between measurements of the layers' blocks; 0 for none."""
     midpoint: bool = True
     """Measure at the midpoint of the step too."""
+    snapshot_every: int = 0
+    """Steps between snapshots of the parameters; 0 for none."""
+    probe_every: int = 0
+    """Steps between probes of colours and features; 0 for none."""
+    intervention: Intervention | None = None
+    """Change of the training data; none when not given."""
+    start_step: int = 0
+    """Number of steps of another run after which the weights are handed to this one (see `run_network`)."""
     batches: Batches = field(default_factory=Batches)
     """Examples a step takes, and how many at once."""
     arithmetic: Arithmetic = field(default_factory=Arithmetic)
@@ -42,13 +87,21 @@ class NetworkConfig:
     """Number format that the examples' losses are stored in."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "steps", "measure_every"):
+        for name in ("lr", "steps", "measure_every", "images_per_class"):
             require_positive(f"--{name.replace('_', '-')}", getattr(self, name))
+        for name in ("blocks_every", "snapshot_every", "probe_every", "start_step"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give 0 or more")
 
     @property
     def name(self) -> str:
-        """Name of the run's folder."""
-        return f"mlp-lr{self.lr:g}-seed{self.seed}"
+        """Name of the run's folder: kind, step size, seed, and every other field that has not its default."""
+        parts = [self.architecture.kind, f"lr{_word(self.lr)}", f"seed{self.seed}"]
+        for of_class in dataclasses.fields(self):
+            value = getattr(self, of_class.name)
+            if of_class.name not in ("lr", "seed"):
+                parts += _differences(of_class.name, value, getattr(_DEFAULTS, of_class.name))
+        return "-".join(parts)
 
 
 def run_network(
@@ -58,26 +111,48 @@ def run_network(
     *,
     run: RunInProgress | None = None,
     progress: bool = True,
+    start: npt.NDArray[np.float32] | None = None,
 ) -> xr.Dataset:
     """Trains the network and measures it.
 
+    The sharpness is that of the loss that is minimised: with an intervention's weights, of their weighted mean.
+
     Args:
         config: the run.
-        images: what it is trained on.
+        images: what it is trained on, before the choice of `images_per_class` and the intervention.
         device: where.
         run: the run's folder, to record its steps in and go on from; all in memory when not given.
         progress: whether to show a progress bar.
+        start: (parameters,) weights to begin with in place of the seed's, such as a snapshot of another run; its step
+            there is `config.start_step`, 0 for a start that is the seed's.
 
     Returns:
         Data set with dimensions ``step``, ``example``, ``layer``, ``measured``, ``block_measured`` and ``parameter``:
-        every example's loss at every step, the probe's measurements, and the last finite weights. Attribute
-        ``diverged_at`` is the first step with a loss that is not finite, −1 if there is none.
+        every example's loss at every step, the probe's measurements, and the last finite weights; ``buffer``: batch
+        norm's running statistics with them, where the network has any; ``snapshot`` (snapshot_step, parameter) and
+        ``colour_probability``, ``feature_norm`` (`validate.probes`) where the configuration asks for them. Steps count
+        from this run's start. Attribute ``diverged_at`` is the first step with a loss that is not finite, −1 if there
+        is none.
+
+    Raises:
+        InputError: `config.start_step` and `start` do not go together.
     """
-    inputs = torch.from_numpy(standardise(images)).flatten(1).to(device)
+    if (config.start_step > 0) != (start is not None):
+        raise InputError(
+            f"start_step is {config.start_step}: give the weights of that step of another run, and only then"
+        )
+    images = training_images(config, images)
+    weights = None if config.intervention is None else config.intervention.weights(images)
+    if config.intervention is not None:
+        images = config.intervention.images(images)
+    example_weights = None if weights is None else torch.from_numpy(weights).to(device)
+    inputs = network_inputs(config.architecture, images).to(device)
     labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
-    network = mlp([inputs.shape[1], *config.hidden, len(CLASSES)], config.activation, config.seed).to(device)
+    network = build(config.architecture, IMAGE_SHAPE, len(CLASSES), config.seed).to(device)
+    if start is not None:
+        load_parameters(network, torch.from_numpy(start).to(device))
     record = Record() if run is None else run.record
-    probe = SharpnessProbe(
+    sharpness = SharpnessProbe(
         network,
         inputs,
         labels,
@@ -86,27 +161,126 @@ def run_network(
         blocks_every=config.blocks_every,
         midpoint=config.midpoint,
         seed=config.seed,
+        loss=config.loss,
+        example_weights=example_weights,
         record=record,
     )
+    probes: list[Any] = [sharpness]
+    coordinates: dict[str, Any] = {"layer": sharpness.layer_names}
+    if config.snapshot_every:
+        probes.append(SnapshotProbe(sum(p.numel() for p in network.parameters()), config.snapshot_every, record))
+    if config.probe_every:
+        from validate.probes import FeatureProbe
+
+        features = FeatureProbe(network, inputs, last_linear(network), config.probe_every, record=record)
+        probes.append(features)
+        coordinates |= features.coordinates
     descent = descend(
         network,
         inputs,
         labels,
         lr=config.lr,
         steps=config.steps,
+        optimizer=config.optimizer.factory(),
+        loss=config.loss,
+        example_weights=example_weights,
         batches=config.batches,
         arithmetic=config.arithmetic,
-        probes=[probe],
+        probes=probes,
         record=record,
         checkpoints=None if run is None else run.checkpoints,
         loss_dtype=config.loss_dtype,
         description=config.name,
         progress=progress,
     )
-    data = descent.data.assign_coords(layer=probe.layer_names)
+    data = descent.data.assign_coords(coordinates)
     data["label"] = "example", images.labels
-    weights = torch.cat([p.detach().reshape(-1) for p in network.parameters()])
-    data["final_parameters"] = "parameter", weights.cpu().numpy()
+    data["final_parameters"] = "parameter", parameter_vector(network).cpu().numpy()
+    if buffers := list(network.buffers()):
+        data["final_buffers"] = "buffer", torch.cat([b.reshape(-1).float() for b in buffers]).cpu().numpy()
     data.coords["step"] = np.arange(data.sizes["step"])
     data.attrs = {"diverged_at": -1 if descent.diverged_at is None else descent.diverged_at, "lr": config.lr}
     return data
+
+
+IMAGE_SHAPE = (3, 32, 32)
+
+
+def training_images(config: NetworkConfig, images: Images) -> Images:
+    """The images that a run chooses, before its intervention."""
+    return first_of_each_class(images, config.images_per_class)
+
+
+def network_inputs(architecture: Architecture, images: Images) -> Tensor:
+    """(n, 3, 32, 32) standardised images, or (n, 3072) where the network takes them flat, on the CPU."""
+    inputs = torch.from_numpy(standardise(images))
+    return inputs if takes_images(architecture) else inputs.flatten(1)
+
+
+def trained_network(
+    config: NetworkConfig, data: xr.Dataset, device: torch.device, *, at_step: int | None = None
+) -> nn.Module:
+    """The network of a finished run.
+
+    Args:
+        config: the run.
+        data: its data set.
+        device: where.
+        at_step: step of a snapshot, in training mode; the end when not given, in evaluation mode with batch norm's
+            running statistics.
+
+    Raises:
+        InputError: there is no snapshot of that step.
+    """
+    network = build(config.architecture, IMAGE_SHAPE, len(CLASSES), config.seed).to(device)
+    if at_step is not None:
+        if "snapshot" not in data or at_step not in data["snapshot_step"].values:
+            raise InputError(f"run {config.name} has no snapshot of step {at_step}: give one of its snapshot_step")
+        load_parameters(network, torch.from_numpy(data["snapshot"].sel(snapshot_step=at_step).values).to(device))
+        return network
+    load_parameters(network, torch.from_numpy(data["final_parameters"].values).to(device))
+    if buffers := list(network.buffers()):
+        held = torch.from_numpy(data["final_buffers"].values).to(device)
+        for buffer, part in zip(buffers, held.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(part.reshape(buffer.shape))
+    return network.eval()
+
+
+_DEFAULTS = NetworkConfig()
+
+_SHORT = {
+    "images_per_class": "images",
+    "measure_every": "measure",
+    "blocks_every": "blocks",
+    "snapshot_every": "snapshots",
+    "probe_every": "probes",
+    "start_step": "from",
+    "label_smoothing": "smooth",
+    "loss_dtype": "losses",
+}
+
+
+def _differences(field_name: str, value: Any, default: Any) -> list[str]:
+    """Words for what differs from the default: one for a plain value, one a field of a dataclass."""
+    if value == default:
+        return []
+    if field_name == "intervention":
+        return [value.name]
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return [f"{_SHORT.get(field_name, field_name)}{_word(value)}"]
+    words = []
+    for inner in dataclasses.fields(value):
+        if inner.name == "kind":
+            # An architecture's kind stands first in the name.
+            words += [value.kind] if field_name != "architecture" and value.kind != default.kind else []
+        else:
+            words += _differences(inner.name, getattr(value, inner.name), getattr(default, inner.name))
+    return words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "x".join(map(_word, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)

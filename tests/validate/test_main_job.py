@@ -16,7 +16,7 @@ from validate.network_run import NetworkConfig
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     network = NetworkConfig(hidden=(8,), steps=30, blocks_every=10)
-    monkeypatch.setitem(main_job.PRESETS, "tiny", Preset(network, seeds=(0,)))
+    monkeypatch.setitem(main_job.PRESETS, "tiny", Preset(network, seeds=(0,), claims=main_job.QUICK_CLAIMS))
 
 
 def _config(folder: Path, **changes: object) -> MainJobConfig:

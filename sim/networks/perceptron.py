@@ -1,4 +1,4 @@
-"""Networks whose initial weights depend on a seed alone."""
+"""Multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from sim.networks.activations import activation_of
 from theory.command_line import InputError
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
 def mlp(sizes: Sequence[int], activation: str, seed: int) -> nn.Sequential:
@@ -29,20 +28,10 @@ def mlp(sizes: Sequence[int], activation: str, seed: int) -> nn.Sequential:
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise InputError(f"sizes of the network are {list(sizes)}: give at least two, each at least 1")
-    if activation not in ACTIVATIONS:
-        raise InputError(f"activation is {activation}: give one of {', '.join(ACTIVATIONS)}")
+    between = activation_of(activation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
+            layers += [nn.Linear(fan_in, fan_out), between()]
     return nn.Sequential(*layers[:-1])
-
-
-def layer_of_parameter(network: nn.Module) -> list[str]:
-    """Name of the layer (the module that owns it) of each parameter, in the order of `network.parameters()`.
-
-    >>> layer_of_parameter(mlp([4, 3, 2], "relu", seed=0))
-    ['0', '0', '2', '2']
-    """
-    return [name.rpartition(".")[0] for name, _ in network.named_parameters()]

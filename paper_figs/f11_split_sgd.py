@@ -1,0 +1,115 @@
+"""F11: SplitSGD beside gradient descent, momentum and Adam: loss curves, and how far the group gap swings."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paper_figs.entry import FigureEntry
+from paper_figs.group_panels import mark_equal_loss, swing_against_loss
+from paper_figs.network_roles import (
+    ROLE_COLOURS,
+    ROLE_NAMES,
+    SeedGroups,
+    groups_of_seeds,
+    mean_loss,
+    number,
+    seeds_in_words,
+    spread,
+    swing_at_loss,
+)
+from paper_figs.runs import Runs
+from paper_figs.style import DOUBLE_COLUMN, style
+
+NEEDS = ("networks.base", "networks.momentum", "networks.adam", "networks.split_sgd")
+OPTIONAL = ("networks.momentum_dampened",)
+ROLES = ("base", "momentum", "momentum_dampened", "split_sgd", "adam")
+
+
+def draw(runs: Runs) -> Figure:
+    """Mean loss over training, swing of the group gap against it, and the swing of each rule at equal loss."""
+    seeds = _require(runs)
+    roles = _given(runs)
+    with style():
+        figure = Figure(figsize=(DOUBLE_COLUMN, 2.6))
+        curves, swings, compared = figure.subplots(1, 3)
+        for role in roles:
+            colour, of_role = ROLE_COLOURS[role], runs.networks[role]
+            for run in of_role:
+                curves.plot(run["step"], mean_loss(run), color=colour, linewidth=1.0)
+            swing_against_loss(swings, of_role, [s.pair for s in seeds], colour=colour, label=ROLE_NAMES[role])
+        curves.set(xlabel="step", ylabel="mean loss (nats)", yscale="log", title="loss")
+        curves.margins(x=0)
+        swings.set_title("swing of the opposing groups")
+        mark_equal_loss(swings, seeds[0])
+        _compared(compared, runs, roles, seeds)
+        figure.legend(*swings.get_legend_handles_labels(), loc="outside lower center", ncols=len(roles))
+    return figure
+
+
+def caption(runs: Runs) -> str:
+    """What is drawn, with each rule's swing at equal loss."""
+    seeds = _require(runs)
+    base = runs.networks["base"][0]
+    parts = []
+    for role in _given(runs):
+        of_role = runs.networks[role]
+        last = spread([float(mean_loss(run)[-1]) for run in of_role])
+        swing = _in_print(_swings(runs, role, seeds))
+        parts.append(
+            f"{ROLE_NAMES[role]} (η = {number(of_role[0].attrs['lr'])}): swing {swing}, "
+            f"loss after {of_role[0].sizes['step']} steps {last}"
+        )
+    ratio = np.median(_swings(runs, "split_sgd", seeds)) / np.median(_swings(runs, "base", seeds))
+    low, high = seeds[0].levels
+    return (
+        f"Full-batch training of the same network from the same weights on {base.sizes['example']:,} images under each "
+        f"rule. Swing: how far the gap between the mean losses of two groups of {len(seeds[0].pair.positive)}, found "
+        f"in gradient descent's run, swings from step to step; compared at the mean losses of the steps that the "
+        f"groups were not chosen on (first seed: {low:.2f} to {high:.2f}, shaded). {'; '.join(parts)}. SplitSGD's "
+        f"swing is {ratio:.2g} of gradient descent's. Theory (T13): momentum μ with dampening τ moves the threshold "
+        f"2/η to 2(1 + μ)/(η(1 − τ)); sign steps have none and swing by their own fixed size. "
+        f"{seeds_in_words(seeds).capitalize()}."
+    )
+
+
+def _require(runs: Runs) -> list[SeedGroups]:
+    runs.require("F11", NEEDS)
+    return groups_of_seeds(runs.networks["base"], "F11")
+
+
+def _given(runs: Runs) -> list[str]:
+    return [role for role in ROLES if runs.networks.get(role)]
+
+
+def _swings(runs: Runs, role: str, seeds: list[SeedGroups]) -> list[float]:
+    """The swing at equal loss of each seed."""
+    return [swing_at_loss(run, seed.pair, seed.levels) for run, seed in zip(runs.networks[role], seeds, strict=True)]
+
+
+def _in_print(values: list[float]) -> str:
+    finite = [value for value in values if np.isfinite(value)]
+    return f"{spread(finite, 4)} nats" if finite else "not measured (that loss is not reached)"
+
+
+def _compared(axes: Axes, runs: Runs, roles: list[str], seeds: list[SeedGroups]) -> None:
+    """One row a rule, a dot a seed, a bar at the median."""
+    for row, role in enumerate(roles):
+        values = np.array(_swings(runs, role, seeds))
+        axes.plot(values, np.full(len(values), row), "o", color=ROLE_COLOURS[role], markersize=5, alpha=0.8)
+    axes.set_yticks(range(len(roles)), [ROLE_NAMES[role].replace(" ", "\n") for role in roles])
+    axes.set(xscale="log", xlabel="swing at equal loss (nats)", ylabel="rule", title="at equal loss")
+    axes.set_ylim(len(roles) - 0.5, -0.5)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+
+
+ENTRY = FigureEntry(
+    "F11",
+    "SplitSGD against gradient descent, momentum and Adam: losses, and the swing of the group gap",
+    "C12, T13",
+    NEEDS,
+    draw,
+    caption,
+    OPTIONAL,
+)

@@ -1,0 +1,49 @@
+"""Losses of single examples, and their mean with weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from theory.command_line import InputError
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """Rule that gives every example's loss from the network's outputs z and its label y."""
+
+    kind: Literal["cross_entropy", "squared"] = "cross_entropy"
+    """cross_entropy: −Σ_c t_c log softmax(z)_c, in nats. squared: ½ Σ_c (z_c − t_c)², summed over the classes."""
+    label_smoothing: float = 0.0
+    """ε of the targets t = (1 − ε) one-hot(y) + ε / classes (Szegedy et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("cross_entropy", "squared"):
+            raise InputError(f"loss is {self.kind}: give cross_entropy or squared")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label smoothing is {self.label_smoothing}: give a number from 0 to below 1")
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """(n,) losses from (n, classes) outputs and (n,) class indices.
+
+        >>> LossRule("squared")(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
+        tensor([2.])
+        """
+        if self.kind == "cross_entropy":
+            return F.cross_entropy(outputs, labels, reduction="none", label_smoothing=self.label_smoothing)
+        targets = F.one_hot(labels, outputs.shape[1]).to(outputs)
+        targets = (1 - self.label_smoothing) * targets + self.label_smoothing / outputs.shape[1]
+        return (outputs - targets).square().sum(1) / 2
+
+
+def mean_loss(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Σ_i w_i ℓ_i / Σ_i w_i; the plain mean without weights.
+
+    >>> mean_loss(torch.tensor([1.0, 5.0]), torch.tensor([3.0, 1.0]))
+    tensor(2.)
+    """
+    return losses.mean() if weights is None else losses @ weights / weights.sum()

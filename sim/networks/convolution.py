@@ -1,0 +1,39 @@
+"""A 3 × 3 or 1 × 1 convolution with its batch norm, the layer of VGG and ResNet."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sim.networks.layers import Layer
+from sim.networks.normalisation import BatchNorm2d
+
+
+class Convolution(Layer):
+    """Convolution that keeps the size up to its stride, followed by batch norm or else with a bias.
+
+    He-normal initial weights (He et al. 2015), over the outgoing connections as in torchvision; biases are 0.
+
+    Args:
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+        kernel: width of the kernel, odd.
+        stride: stride.
+        batch_norm: whether a batch norm follows, in place of the bias.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, *, kernel: int = 3, stride: int = 1, batch_norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=not batch_norm
+        )
+        nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out", nonlinearity="relu")
+        if self.convolution.bias is not None:
+            nn.init.zeros_(self.convolution.bias)
+        self.norm = BatchNorm2d(channels_out) if batch_norm else nn.Identity()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, channels_in, h, w) → (n, channels_out, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        output: Tensor = self.norm(self.convolution(input))
+        return output

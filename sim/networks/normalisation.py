@@ -1,0 +1,51 @@
+"""Batch and layer normalisation written out in elementary operations, so that all derivatives are right.
+
+y = γ (x − μ) / √(σ² + ε) + δ, with the mean μ and the uncorrected variance σ² over the batch and the places of a channel
+(batch norm), or over the features of a token (layer norm). PyTorch's fused ones have wrong third derivatives, without
+an error (pytorch 175754, 186256). These are their subclasses: names, buffers and checks of `isinstance` are theirs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` written out; in training mode it updates the running statistics as that does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, channels, height, width) normalised over batch, height and width."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        if self.training:
+            variance, mean = torch.var_mean(input, dim=(0, 2, 3), correction=0)
+            self._track(mean.detach(), variance.detach(), input.numel() // input.shape[1])
+        else:
+            mean, variance = self.running_mean, self.running_var
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
+
+    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            # The running variance is the corrected one, as in PyTorch.
+            self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+
+
+class LayerNorm(nn.LayerNorm):
+    """`torch.nn.LayerNorm` over the last dimension, written out."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, features) normalised over the features."""
+        variance, mean = torch.var_mean(input, dim=-1, correction=0, keepdim=True)
+        return (input - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias

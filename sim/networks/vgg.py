@@ -1,0 +1,25 @@
+"""VGG-11 for small images (Simonyan & Zisserman 2015): eight convolutions, and one linear map in place of three."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sim.networks.convolution import Convolution
+
+STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+"""Channels of the convolutions of each stage, at width 1; a stage ends in a 2 × 2 max pooling."""
+
+
+def vgg11(
+    channels_in: int, classes: int, *, width: float, activation: type[nn.Module], batch_norm: bool
+) -> nn.Sequential:
+    """VGG-11 on images of at least 32 × 32: five stages, mean over the places that are left, linear map."""
+    modules: list[nn.Module] = []
+    channels = channels_in
+    for stage in STAGES:
+        for full in stage:
+            wide = max(1, round(full * width))
+            modules += [Convolution(channels, wide, batch_norm=batch_norm), activation()]
+            channels = wide
+        modules.append(nn.MaxPool2d(2))
+    return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
