@@ -1,7 +1,7 @@
 """A stretch of full-batch gradient descent at the edge of stability, run again from a snapshot and measured closely.
 
-The base run keeps every loss and the sharpness now and then. Its study starts from the last snapshot at or before the
-first crossing of 2/η, takes the same steps through the windows of `validate.windows`, and adds, with v the top
+The base run keeps every loss and the sharpness now and then. Its study starts from its last snapshot at least 20 steps
+before the first crossing of 2/η, takes the same steps through the windows of `validate.windows`, and adds, with v the top
 eigenvector of the Hessian and the opposing pair that the base run's selection window shows:
 
 at every step (``edge_step``: the base run's step numbers)
@@ -9,23 +9,32 @@ at every step (``edge_step``: the base run's step numbers)
     projection             (edge_step, direction)   ⟨θ_t − θ_start, v_d⟩ on eigenvectors held fixed from the start
     gradient_projection    (edge_step, direction)   ⟨∇L(θ_t), v_d⟩ on the same
     gradient_along_top     (edge_step)              ⟨∇L(θ_t), v⟩ on the top eigenvector last measured, signs continued
+    gradient_along_bounce  (edge_step)              ⟨∇L(θ_t), u⟩ on the direction of the bounce last measured
 at measured steps (``edge_measured``), at the midpoint θ_t − ½η∇L of the step, near the valley's floor
     sharpness, residual    (edge_measured)          λ and its relative residual
     a, b                   (edge_measured)          −⟨∇λ, ∇L⟩ and ‖∇⊥λ‖², of `theory.reduced_map`; ∇⊥λ = ∇λ − ⟨∇λ, v⟩v
     a_across, b_whole      (edge_measured)          −⟨∇⊥λ, ∇L⟩ and ‖∇λ‖²
     alignment              (edge_measured)          |⟨v, v_1⟩| with the top eigenvector at the start
-    curvature              (edge_measured, example) vᵀ∇²ℓ_i v: its mean over a group is the group's Rayleigh quotient
+  along the bounce, β = −η(∇L_t − ∇L_{t−1})/4, the iterate's alternating part, with u = β/‖β‖; undefined (NaN) at the
+  first step. Where v alone is unstable, u = ±v; where several eigenvalues are at 2/η, u lies between their vectors:
+    bounce_share           (edge_measured)          ⟨u, v⟩²
+    bounce_square          (edge_measured)          ‖β‖²
+    bounce_curvature       (edge_measured)          uᵀHu
+    bounce_a, bounce_b     (edge_measured)          −⟨∇⊥, ∇L⟩ and ‖∇⊥‖² of ∇(uᵀHu) at fixed u, less its part along u
+    curvature              (edge_measured, example) uᵀ∇²ℓ_i u: its mean over a group is the group's Rayleigh quotient
 at measured steps, at the iterate θ_t
     group_cosine           (edge_measured)          cosine of the groups' mean gradients g₊ and g₋
     group_gradient_norm    (edge_measured, side)    ‖g₊‖, ‖g₋‖
-    bounce_share           (edge_measured)          share of ‖β‖² along v, with β = −η(∇L_t − ∇L_{t−1})/4 the iterate's
-                                                    alternating part: near 1 where v alone is unstable
     bulk_gradient_norm     (edge_measured)          norm of the mean gradient of all other examples
     top_share              (edge_measured)          |⟨g₊ − g₋, v⟩| / ‖g₊ − g₋‖
+    group_bounce_share     (edge_measured)          the same with u
     group_curvature        (edge_measured, side)    means of `curvature` over the groups
-    random_…               (edge_measured, kind, draw, …) the same five for random groups of the same size; kinds:
+    random_…               (edge_measured, kind, draw, …) the same for random groups of the same size (random_cosine,
+                                                    …_gradient_norm, …_top_share, …_bounce_share, …_curvature); kinds:
                                                     "any" whatever their labels, "same labels" as the pair's
 once
+    attributes lr, diverged_at, crossing, replay_difference: largest |loss − the base run's| at the same steps, 0 on the
+                                                    same device with as many threads
     member (side, rank), random_member (kind, draw, side, rank): indices of the examples; eigenvalue (direction): λ_d at
     the start; label (example)
 
@@ -35,7 +44,7 @@ ReLU networks: autograd's second and third derivatives leave out what a step ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,7 +52,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from sim import Record, descend
+from sim import Arithmetic, Batches, LossRule, Record, descend
 from sim.curvature import (
     EigenpairTracker,
     HessianOperator,
@@ -54,10 +63,18 @@ from sim.curvature import (
 )
 from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from sim.curvature.third_derivatives import Method
-from validate.opposing_groups import OpposingPair, random_pair_like, random_pair_of_same_labels
+from theory.command_line import InputError
+from validate.cifar10 import Images
+from validate.network_run import NetworkConfig, network_inputs, trained_network, training_images
+from validate.opposing_groups import OpposingPair, random_pair_like, random_pair_of_same_labels, singular_pairs
+from validate.windows import find_windows
 
+LEAD = 20
+"""Steps before the crossing at which a study starts at the latest, so that the onset is in it."""
 KINDS = ("any", "same labels")
 SIDES = ("positive", "negative")
+TOP = ("sharpness", "residual", "a", "b", "a_across", "b_whole", "alignment")
+BOUNCE = ("bounce_share", "bounce_square", "bounce_curvature", "bounce_a", "bounce_b")
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,74 @@ class EdgeMeasurements:
     """How ∇λ is computed; difference for networks with fused normalisations."""
     chunk: int | None = None
     """Examples at once in Hessian products and third derivatives."""
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """A study of the edge of one base run."""
+
+    network: NetworkConfig
+    """The base run: full-batch gradient descent on all its images alike, with snapshots."""
+    measurements: EdgeMeasurements = EdgeMeasurements()
+    """What is measured, and how often."""
+
+    @property
+    def name(self) -> str:
+        """Name of the study's folder."""
+        return f"edge-{self.network.name}"
+
+
+def study_edge(
+    config: EdgeConfig, base: xr.Dataset, images: Images, device: torch.device, *, progress: bool = True
+) -> xr.Dataset:
+    """Studies the edge of a finished base run.
+
+    Args:
+        config: the study.
+        base: the base run's data set, with `snapshot`.
+        images: what the base run was given.
+        device: where.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The variables listed at the head of the module.
+
+    Raises:
+        InputError: the base run is not full-batch gradient descent on its images as they are, never crosses 2/η, or has
+            no snapshot before the crossing.
+    """
+    network = config.network
+    plain = network.optimizer.kind == "gd" and network.intervention is None and network.start_step == 0
+    if not plain or (network.batches.size or np.inf) < len(base["label"]):
+        raise InputError(f"run {network.name} is not full-batch gradient descent from its seed: give one to study")
+    windows = find_windows(base)
+    if windows is None:
+        raise InputError(f"run {network.name} has no windows at 2/η: take another step size or more steps")
+    snapshots = base["snapshot_step"].values if "snapshot" in base else np.empty(0, np.int64)
+    early = snapshots[snapshots <= max(windows.crossing - LEAD, snapshots.min(initial=windows.crossing))]
+    if not early.size:
+        raise InputError(f"run {network.name} has no snapshot before step {windows.crossing}: give snapshot_every")
+    first = int(early[-1])
+    chosen = training_images(network, images)
+    data = replay(
+        trained_network(network, base, device, at_step=first),
+        network_inputs(network.architecture, chosen).to(device),
+        torch.from_numpy(chosen.labels.astype(np.int64)).to(device),
+        lr=network.lr,
+        first_step=first,
+        steps=windows.edge.stop - first,
+        pair=singular_pairs(base["loss"][windows.select], count=1)[0],
+        what=config.measurements,
+        loss=network.loss,
+        batches=network.batches,
+        arithmetic=network.arithmetic,
+        seed=network.seed,
+        description=config.name,
+        progress=progress,
+    )
+    there = base["loss"].values[data["edge_step"].values].astype(np.float64)
+    data.attrs |= {"crossing": windows.crossing, "replay_difference": float(np.abs(data["loss"].values - there).max())}
+    return data
 
 
 @dataclass
@@ -108,30 +193,23 @@ class EdgeProbe:
         self._fixed: Tensor | None = None
         self._top: Tensor | None = None
         self._last_slope: Tensor | None = None
+        self._bounce: Tensor | None = None
         self.eigenvalues = np.full(self.what.directions, np.nan)
         directions, kinds, draws = self.what.directions, len(KINDS), self.what.draws
         declare = self.record.declare
         declare("edge_step", ["edge_step"], dtype=np.int64)
         for name in ("projection", "gradient_projection"):
             declare(name, ["edge_step", "direction"], [directions])
-        declare("gradient_along_top", ["edge_step"])
+        for name in ("gradient_along_top", "gradient_along_bounce"):
+            declare(name, ["edge_step"])
         declare("edge_measured", ["edge_measured"], dtype=np.int64)
-        for name in (
-            "sharpness",
-            "residual",
-            "a",
-            "b",
-            "a_across",
-            "b_whole",
-            "alignment",
-            "bounce_share",
-            "bulk_gradient_norm",
-        ):
+        for name in (*TOP, *BOUNCE, "bulk_gradient_norm"):
             declare(name, ["edge_measured"])
         declare("curvature", ["edge_measured", "example"], [len(self.objective)], np.float32)
         for prefix, dimensions, shape in (("", [], []), ("random_", ["kind", "draw"], [kinds, draws])):
             declare(f"{prefix or 'group_'}cosine", ["edge_measured", *dimensions], shape)
             declare(f"{prefix}top_share", ["edge_measured", *dimensions], shape)
+            declare(f"{prefix or 'group_'}bounce_share", ["edge_measured", *dimensions], shape)
             for name in ("gradient_norm", "curvature"):
                 declare(f"{prefix or 'group_'}{name}", ["edge_measured", *dimensions, "side"], [*shape, 2])
 
@@ -142,8 +220,7 @@ class EdgeProbe:
             self._fix_directions(parameters, here)
         due = step % self.what.every == 0
         if due:
-            point = unflatten(here - self.lr / 2 * slope, list(parameters))
-            curvature = self._measure_curvature(point)
+            curvature = self._measure_curvature(unflatten(here - self.lr / 2 * slope, list(parameters)), slope)
         assert self._fixed is not None
         assert self._start is not None
         assert self._top is not None
@@ -151,9 +228,9 @@ class EdgeProbe:
         self.record.append("projection", self._fixed @ (here - self._start))
         self.record.append("gradient_projection", self._fixed @ slope)
         self.record.append("gradient_along_top", self._top @ slope)
+        self.record.append("gradient_along_bounce", np.nan if self._bounce is None else self._bounce @ slope)
         if due:
             self.record.append("edge_measured", self.first_step + step)
-            self._measure_bounce(slope)
             self._measure_groups(parameters, slope, curvature)
         self._last_slope = slope.clone()
 
@@ -175,41 +252,52 @@ class EdgeProbe:
         leaves = leaves_at(parameters)
         return HessianOperator(self.objective.of_chunk(leaves, slice(0, len(self.objective))), leaves)
 
-    def _measure_curvature(self, point: Sequence[Tensor]) -> Tensor:
-        """λ, ∇λ, a and b at a point; returns every example's curvature along the eigenvector."""
+    def _measure_curvature(self, point: Sequence[Tensor], slope: Tensor) -> Tensor:
+        """What is measured at the midpoint, ``point``; returns every example's curvature along the bounce."""
         hessian = self._hessian(point)
         pairs = self._tracker.refresh(hessian)
-        v, slope = pairs.vectors[0], hessian.gradient
+        v = pairs.vectors[0]
+        assert self._fixed is not None
         assert self._top is not None
         self._top = v if torch.dot(v, self._top) >= 0 else -v
-        rise = sharpness_gradient(
-            self.objective, v, list(point), chunk=self.what.chunk, method=self.what.third_derivative
+        rise, across = self._rise(point, v)
+        numbers = (
+            pairs.values[0],
+            pairs.residuals[0],
+            -torch.dot(rise, hessian.gradient),  # a = −⟨∇λ, ∇L⟩
+            torch.dot(across, across),  # b = ‖∇⊥λ‖²
+            -torch.dot(across, hessian.gradient),
+            torch.dot(rise, rise),
+            torch.dot(v, self._fixed[0]).abs(),
         )
-        across = rise - torch.dot(rise, v) * v
-        values = {
-            "sharpness": pairs.values[0],
-            "residual": pairs.residuals[0],
-            "a": -torch.dot(rise, slope),  # a = −⟨∇λ, ∇L⟩
-            "b": torch.dot(across, across),  # b = ‖∇⊥λ‖²
-            "a_across": -torch.dot(across, slope),
-            "b_whole": torch.dot(rise, rise),
-        }
-        for name, value in values.items():
-            self.record.append(name, float(value))
-        curvature = example_curvatures(self.objective, v, list(point), chunk=self.what.chunk)
+        values = dict(zip(TOP, map(float, numbers), strict=True))
+        bounce = dict.fromkeys(BOUNCE, float("nan"))
+        if self._last_slope is not None:
+            # θ_{t+1} − 2θ_t + θ_{t−1} = −η(g_t − g_{t−1}) = −4β for an iterate that alternates by ±β
+            beta = self.lr / 4 * (slope - self._last_slope)
+            self._bounce = beta / beta.norm()
+            across = self._rise(point, self._bounce)[1]
+            along_bounce = (
+                torch.dot(self._bounce, v) ** 2,
+                torch.dot(beta, beta),
+                torch.dot(self._bounce, hessian.matvec(self._bounce)),
+                -torch.dot(across, hessian.gradient),
+                torch.dot(across, across),
+            )
+            bounce = dict(zip(BOUNCE, map(float, along_bounce), strict=True))
+        for name, value in (values | bounce).items():
+            self.record.append(name, value)
+        along = v if self._bounce is None else self._bounce
+        curvature = example_curvatures(self.objective, along, list(point), chunk=self.what.chunk)
         self.record.append("curvature", curvature)
         return curvature
 
-    def _measure_bounce(self, slope: Tensor) -> None:
-        assert self._top is not None
-        assert self._fixed is not None
-        self.record.append("alignment", float(torch.dot(self._top, self._fixed[0]).abs()))
-        share = float("nan")
-        if self._last_slope is not None:
-            # θ_{t+1} − 2θ_t + θ_{t−1} = −η(g_t − g_{t−1})
-            bounce = slope - self._last_slope
-            share = float((torch.dot(bounce, self._top) / bounce.norm()) ** 2)
-        self.record.append("bounce_share", share)
+    def _rise(self, point: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of the curvature along a unit direction held fixed, and its part across that direction."""
+        rise = sharpness_gradient(
+            self.objective, direction, list(point), chunk=self.what.chunk, method=self.what.third_derivative
+        )
+        return rise, rise - torch.dot(rise, direction) * direction
 
     def _measure_groups(self, parameters: Sequence[Tensor], slope: Tensor, curvature: Tensor) -> None:
         n, m = len(self.objective), len(self.pair.positive)
@@ -237,11 +325,15 @@ class EdgeProbe:
         assert self._top is not None
         norms, apart = sides.norm(dim=1), sides[0] - sides[1]
         cosine = torch.dot(sides[0], sides[1]) / (norms[0] * norms[1])
-        share = torch.dot(apart, self._top).abs() / apart.norm()
+        shares = [
+            np.nan if direction is None else float(torch.dot(apart, direction).abs() / apart.norm())
+            for direction in (self._top, self._bounce)
+        ]
         each = curvature.detach().double().cpu().numpy()
         return {
             "cosine": np.asarray(float(cosine)),
-            "top_share": np.asarray(float(share)),
+            "top_share": np.asarray(shares[0]),
+            "bounce_share": np.asarray(shares[1]),
             "gradient_norm": norms.double().cpu().numpy(),
             "curvature": np.array([each[pair.positive].mean(), each[pair.negative].mean()]),
         }
@@ -257,7 +349,9 @@ def replay(
     steps: int,
     pair: OpposingPair,
     what: EdgeMeasurements = EdgeMeasurements(),
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    loss: LossRule = LossRule(),  # noqa: B008
+    batches: Batches = Batches(),  # noqa: B008
+    arithmetic: Arithmetic = Arithmetic(),  # noqa: B008
     seed: int = 0,
     description: str = "edge",
     progress: bool = True,
@@ -273,7 +367,9 @@ def replay(
         steps: number of steps.
         pair: the opposing groups.
         what: what is measured, and how often.
-        loss: losses of the examples from outputs and labels; cross-entropy when not given.
+        loss: rule of the examples' losses.
+        batches: in how many pieces the whole set passes through the network.
+        arithmetic: number format of the steps; what is measured is in float32.
         seed: of the random groups and of the eigensolver.
         description: words of the progress bar.
         progress: whether to show it.
@@ -287,7 +383,7 @@ def replay(
         [random_pair_like(pair, len(inputs), rng) for _ in range(what.draws)],
         [random_pair_of_same_labels(pair, classes, rng) for _ in range(what.draws)],
     ]
-    objective = MeanLoss(network, inputs, labels) if loss is None else MeanLoss(network, inputs, labels, loss)
+    objective = MeanLoss(network, inputs, labels, loss)
     probe = EdgeProbe(objective, lr, pair, random, first_step, what, seed)
     descent = descend(
         network,
@@ -295,6 +391,9 @@ def replay(
         labels,
         lr=lr,
         steps=steps,
+        loss=loss,
+        batches=batches,
+        arithmetic=arithmetic,
         probes=[probe],
         description=description,
         progress=progress,

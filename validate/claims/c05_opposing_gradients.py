@@ -1,6 +1,7 @@
-"""C5: the groups' gradients are large, opposed, and lie along the top eigenvector.
+"""C5: the groups' gradients are large, opposed, and lie along the unstable direction.
 
-Measured on the groups' mean gradients in the edge study. Pilot (seeds 100–102): PILOT5
+Measured on the groups' mean gradients in the edge study, along the direction of the bounce: the top eigenvector's where
+one direction is unstable (`validate.claims.bounce`). Pilot (seeds 100–102): PILOT5
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import numpy as np
 import xarray as xr
 
 from validate.claims.base import Bound, Claim, NetworkEvidence, each_seed
-from validate.claims.one_direction import LEAST_SHARE
 from validate.windows import Windows
 
 
 def at_the_edge(edge: xr.Dataset, windows: Windows) -> xr.Dataset:
-    """The measurements of a study from the crossing on."""
-    return edge.isel(edge_measured=edge["edge_measured"].values >= windows.crossing)
+    """The measurements of a study from the crossing on, where there is a bounce to measure along."""
+    kept = (edge["edge_measured"].values >= windows.crossing) & np.isfinite(edge["bounce_square"].values)
+    return edge.isel(edge_measured=kept)
 
 
 def _edge(evidence: NetworkEvidence, windows: Windows) -> xr.Dataset:
@@ -48,33 +49,24 @@ def _usual_norm(edge: xr.Dataset) -> np.ndarray:
     return np.asarray(np.median(edge["random_gradient_norm"].sel(kind="any").values, axis=(1, 2)))
 
 
-def _one_direction(evidence: NetworkEvidence) -> xr.Dataset:
-    edge = evidence.runs["edge"]
-    return edge.isel(edge_measured=edge["bounce_share"].values >= LEAST_SHARE)
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if values.size else float("nan")
-
-
 def _share(evidence: NetworkEvidence, windows: Windows) -> float:
-    return _median(_one_direction(evidence)["top_share"].values)
+    return float(np.median(_edge(evidence, windows)["group_bounce_share"].values))
 
 
 def _random_share(evidence: NetworkEvidence, windows: Windows) -> float:
-    return _median(_one_direction(evidence)["random_top_share"].sel(kind="any").values)
+    return float(np.median(_edge(evidence, windows)["random_bounce_share"].sel(kind="any").values))
 
 
 def _curvature(evidence: NetworkEvidence, windows: Windows) -> float:
-    """Mean Rayleigh quotient of the two groups' Hessians along the top eigenvector, over the sharpness."""
-    edge = _one_direction(evidence)
-    return _median(edge["group_curvature"].values.mean(-1) / edge["sharpness"].values)
+    """Mean Rayleigh quotient of the two groups' Hessians along the bounce, over that of all examples."""
+    edge = _edge(evidence, windows)
+    return float(np.median(edge["group_curvature"].values.mean(-1) / edge["bounce_curvature"].values))
 
 
 def _random_curvature(evidence: NetworkEvidence, windows: Windows) -> float:
-    edge = _one_direction(evidence)
+    edge = _edge(evidence, windows)
     drawn = edge["random_curvature"].sel(kind="same labels").values.mean(-1)
-    return _median(drawn.max(1) / edge["sharpness"].values) if drawn.size else float("nan")
+    return float(np.median(drawn.max(1) / edge["bounce_curvature"].values))
 
 
 NEEDS = ("base", "edge")
@@ -104,8 +96,8 @@ CLAIMS = (
     ),
     Claim(
         name="C5c",
-        statement="The direction between the groups' gradients is the top eigenvector's.",
-        statistic="|⟨g₊ − g₋, v⟩|/‖g₊ − g₋‖, median where one direction is unstable",
+        statement="The direction between the groups' gradients is the unstable one.",
+        statistic="|⟨g₊ − g₋, u⟩|/‖g₊ − g₋‖ with u along the bounce, median from the crossing on",
         bound=Bound(low=0.5),
         control="random groups of the same size (median)",
         measure=each_seed(_share),
@@ -115,8 +107,8 @@ CLAIMS = (
     ),
     Claim(
         name="C5d",
-        statement="The sharpness is the groups': their own curvature along the top eigenvector is a multiple of it.",
-        statistic="Rayleigh quotient of the groups' Hessian over λ, median where one direction is unstable",
+        statement="The sharpness is the groups': their own curvature along the unstable direction is a multiple of it.",
+        statistic="Rayleigh quotient of the groups' Hessian over that of all, median from the crossing on",
         bound=Bound(low=4.0),
         control="random groups with the same labels (largest of the draws)",
         measure=each_seed(_curvature),
