@@ -91,6 +91,11 @@ class SharpnessProbe:
         """Names of the layers, in the order of their columns."""
         return [f"layer {i + 1}" for i in range(len(set(self._layers)))]
 
+    @property
+    def top_vector(self) -> Tensor | None:
+        """(parameters,) unit top eigenvector at the iterate last measured; None before the first measurement."""
+        return self._last["iterate"][0] if "iterate" in self._last else None
+
     def state_dict(self) -> dict[str, Any]:
         """State of the generator, the last eigenvectors, and measurements that are not in a record on disk."""
         record = {} if self.record.folder else self.record.state_dict()

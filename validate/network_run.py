@@ -28,6 +28,7 @@ from sim import (
 from sim.networks import last_linear, load_parameters, parameter_vector, takes_images
 from theory.command_line import InputError, require_positive
 from validate.cifar10 import CLASSES, Images, first_of_each_class, standardise
+from validate.step_probe import StepProbe
 
 
 class Intervention(Protocol):
@@ -44,6 +45,10 @@ class Intervention(Protocol):
 
     def weights(self, images: Images) -> npt.NDArray[np.float32] | None:
         """(n,) weight of each example in the mean loss, 0 for one that is removed; None for all alike."""
+        ...
+
+    def loss(self, rule: LossRule, count: int) -> LossRule:
+        """The rule of the losses of so many examples, given the run's."""
         ...
 
 
@@ -75,6 +80,8 @@ class NetworkConfig:
     """Steps between snapshots of the parameters; 0 for none."""
     probe_every: int = 0
     """Steps between probes of colours and features; 0 for none."""
+    step_lengths: bool = False
+    """Measure how far the measured steps go, and how far along the top eigenvector."""
     intervention: Intervention | None = None
     """Change of the training data; none when not given."""
     start_step: int = 0
@@ -129,7 +136,7 @@ def run_network(
     Returns:
         Data set with dimensions ``step``, ``example``, ``layer``, ``measured``, ``block_measured`` and ``parameter``:
         every example's loss at every step, the probe's measurements, and the last finite weights; ``buffer``: batch
-        norm's running statistics with them, where the network has any; ``snapshot`` (snapshot_step, parameter) and
+        norm's running statistics with them, where the network has any; ``example_weight`` with an intervention's weights; ``snapshot`` (snapshot_step, parameter) and
         ``colour_probability``, ``feature_norm`` (`validate.probes`) where the configuration asks for them. Steps count
         from this run's start. Attribute ``diverged_at`` is the first step with a loss that is not finite, −1 if there
         is none.
@@ -143,8 +150,10 @@ def run_network(
         )
     images = training_images(config, images)
     weights = None if config.intervention is None else config.intervention.weights(images)
+    loss = config.loss
     if config.intervention is not None:
         images = config.intervention.images(images)
+        loss = config.intervention.loss(config.loss, len(images.labels))
     example_weights = None if weights is None else torch.from_numpy(weights).to(device)
     inputs = network_inputs(config.architecture, images).to(device)
     labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
@@ -161,12 +170,14 @@ def run_network(
         blocks_every=config.blocks_every,
         midpoint=config.midpoint,
         seed=config.seed,
-        loss=config.loss,
+        loss=loss,
         example_weights=example_weights,
         record=record,
     )
     probes: list[Any] = [sharpness]
     coordinates: dict[str, Any] = {"layer": sharpness.layer_names}
+    if config.step_lengths:
+        probes.append(StepProbe(sharpness, record))
     if config.snapshot_every:
         probes.append(SnapshotProbe(sum(p.numel() for p in network.parameters()), config.snapshot_every, record))
     if config.probe_every:
@@ -182,7 +193,7 @@ def run_network(
         lr=config.lr,
         steps=config.steps,
         optimizer=config.optimizer.factory(),
-        loss=config.loss,
+        loss=loss,
         example_weights=example_weights,
         batches=config.batches,
         arithmetic=config.arithmetic,
@@ -195,6 +206,8 @@ def run_network(
     )
     data = descent.data.assign_coords(coordinates)
     data["label"] = "example", images.labels
+    if weights is not None:
+        data["example_weight"] = "example", weights
     data["final_parameters"] = "parameter", parameter_vector(network).cpu().numpy()
     if buffers := list(network.buffers()):
         data["final_buffers"] = "buffer", torch.cat([b.reshape(-1).float() for b in buffers]).cpu().numpy()

@@ -16,7 +16,8 @@ from sim.two_layer import TwoLayerConfig
 from theory import drive, gradient_descent
 from validate.cifar10 import load_embedded, standardise
 from validate.claims.bounce import stretches
-from validate.edge_study import EdgeMeasurements, EdgeProbe, replay
+from validate.edge_probe import EdgeMeasurements, EdgeProbe
+from validate.edge_study import replay
 from validate.opposing_groups import OpposingPair
 from validate.windows import Windows
 

@@ -18,12 +18,16 @@ from validate.windows import Windows
 
 Array = npt.NDArray[np.float64]
 
+STEADY = 0.2
+"""An oscillation stands where a step changes its size by less than this."""
+
 
 @dataclass(frozen=True)
 class Stretches:
     """Stretches of steps that begin at a measurement, m of them.
 
     Attributes:
+        measured: (m,) index in ``edge_measured`` of the measurement.
         first: (m,) index in ``edge_step`` of the first step.
         steps: (m,) number of steps.
         growth: (m,) slope of x_{t+1} on x_t, with x the displacement's alternating part along u.
@@ -32,12 +36,18 @@ class Stretches:
         rest_square: (m,) 2⟨−∇L, ∇⊥⟩/‖∇⊥‖² there, with ∇⊥ the gradient of uᵀHu across u.
     """
 
+    measured: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
     steps: npt.NDArray[np.int64]
     growth: Array
     square: Array
     curvature: Array
     rest_square: Array
+
+    @property
+    def standing(self) -> npt.NDArray[np.bool_]:
+        """(m,) whether the oscillation stands: x alternates and hardly grows or shrinks, as it does after its onset."""
+        return np.asarray(np.abs(self.growth + 1) <= STEADY)
 
 
 def stretches(edge: xr.Dataset, windows: Windows) -> Stretches:
@@ -56,7 +66,7 @@ def stretches(edge: xr.Dataset, windows: Windows) -> Stretches:
     growth, square = np.array(rows, dtype=np.float64).reshape(-1, 2).T
     at = edge.isel(edge_measured=index)
     rest_square = 2 * at["bounce_a"].values / at["bounce_b"].values
-    return Stretches(first, count, growth, square, at["bounce_curvature"].values, rest_square)
+    return Stretches(index, first, count, growth, square, at["bounce_curvature"].values, rest_square)
 
 
 def alternating_displacement(slope: npt.ArrayLike, lr: float) -> Array:

@@ -75,6 +75,7 @@ CLAIMS = (
         measure=each_seed(lambda e, w: median_kurtosis(_changes(e, w))),
         measure_control=each_seed(_of_surrogate(median_kurtosis)),
         figure="F3",
+        needs=("base",),
     ),
     Claim(
         name="C7b",
@@ -85,6 +86,7 @@ CLAIMS = (
         measure=each_seed(lambda e, w: top_energy(_changes(e, w))),
         measure_control=each_seed(_of_surrogate(top_energy)),
         figure="F3",
+        needs=("base",),
     ),
     Claim(
         name="C7c",
@@ -95,5 +97,6 @@ CLAIMS = (
         measure=each_seed(lambda e, w: median_hill_index(_changes(e, w))),
         measure_control=each_seed(_of_surrogate(median_hill_index)),
         figure="F3",
+        needs=("base",),
     ),
 )

@@ -1,7 +1,7 @@
 """C16: the signal is the feature: a plain colour alone gets the classes of the groups that share it.
 
-Images of the sky's colours hold nothing but the background that planes and ships share. Pilot (seeds 100–102): planes
-and ships together get 0.95 to 0.99 of the probability on each of the four at the edge, and PILOT16 on other colours.
+Images of the sky's colours hold nothing but the background that planes and ships share. Pilot (seeds 100–102, MLP):
+planes and ships together get 0.95, 0.96, 0.97 of the probability at the edge, and 0.05 on other colours.
 """
 
 from __future__ import annotations
