@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sim.distributed import from_first
 from sim.durable_files import write_durably, writing
 
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -94,8 +95,12 @@ class Checkpoints:
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """The newest undamaged checkpoint: number of steps taken and state; None where there is none.
 
-        A damaged one is named on standard error, removed, and the one before it is taken.
+        A damaged one is named on standard error, removed, and the one before it is taken. Of several ranks, all get
+        the first's.
         """
+        return from_first(self._latest_here())
+
+    def _latest_here(self) -> tuple[int, dict[str, Any]] | None:
         for path in self._newest_first():
             held = _read(path)
             if held is None:

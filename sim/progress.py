@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from sim.distributed import is_first
+
 T = TypeVar("T")
 
 LOG_SECONDS = 30.0
@@ -15,12 +17,12 @@ LOG_SECONDS = 30.0
 
 
 def progress_bar(items: Iterable[T], description: str, *, show: bool = True) -> tqdm[T]:
-    """The items behind a bar with an estimate of the time left, on standard error."""
+    """The items behind a bar with an estimate of the time left, on standard error; of several ranks, the first's."""
     terminal = sys.stderr.isatty()
     return tqdm(
         items,
         desc=description,
-        disable=not show,
+        disable=not show or not is_first(),
         leave=False,
         mininterval=0.1 if terminal else LOG_SECONDS,
         maxinterval=10.0 if terminal else 2 * LOG_SECONDS,

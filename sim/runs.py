@@ -33,11 +33,15 @@ import xarray as xr
 
 from sim.checkpoints import CHECKPOINT_SECONDS, Checkpoints
 from sim.device import describe_device
+from sim.distributed import first_only, rank, rank_count
 from sim.durable_files import synchronise, write_durably, writing
 from sim.manifest import check_files, describe_files
 from sim.record import Record
+from sim.replicas import follow, lead
 from sim.run_lock import run_lock
 from theory.command_line import InputError
+
+Compute = Callable[["RunInProgress"], xr.Dataset]
 
 CHECKED_BYTES = 1 << 26
 """Size of a trajectory up to which every checksum is checked when it is opened."""
@@ -84,6 +88,9 @@ def obtain_run(
 ) -> Run:
     """The run of that name: read if it is finished, else computed in one go and stored.
 
+    Of several ranks, the first computes it by itself while the others wait; inside `sim.distributed.sharing`, each rank
+    obtains its own runs.
+
     Args:
         root: folder that holds the runs.
         name: name of the run's folder.
@@ -96,7 +103,14 @@ def obtain_run(
         InputError: the folder cannot be written, another process makes the run, or it is there with another
             configuration.
     """
-    return obtain_resumable_run(root, name, config, lambda _: compute(), device=device, force=force)
+
+    def obtain() -> Run:
+        return obtain_resumable_run(root, name, config, lambda _: compute(), device=device, force=force)
+
+    if rank_count() == 1:
+        return obtain()
+    first_only(obtain)
+    return _read_with_others(root, name)
 
 
 def obtain_resumable_run(
@@ -110,6 +124,8 @@ def obtain_resumable_run(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Run:
     """The run of that name: read if it is finished, continued if it is half made, else made from the start.
+
+    Several ranks make it together: each calls `compute`, and what it returns on the first is stored.
 
     Args:
         root: folder that holds the runs.
@@ -125,30 +141,14 @@ def obtain_resumable_run(
         InputError: the folder cannot be written, another process makes the run, or it is there with another
             configuration.
     """
-    wanted = _plain({**_as_dict(config), "device": device.type})
-    place, partial = root / name, root / f".{name}.partial"
-    if place.exists() and not force:
-        _tidy(root, name)
-        return _finished(root, name, wanted)
-    require_writable(root)
-    with run_lock(root, name):
-        _put_back_replaced(root, name)
-        if place.exists() and not force:  # another process finished it meanwhile
-            return _finished(root, name, wanted)
-        started = time.time()
-        with writing(place):
-            checkpoints = _begin(place, partial, wanted, device, force, checkpoint_seconds)
-            record = Record(partial / "trajectory.zarr", run=place)
-        try:
-            data = compute(RunInProgress(record, checkpoints))
-            with writing(place):
-                environment = {**_environment(device, started), "seconds": round(checkpoints.seconds, 2)}
-                _finish(partial, {**environment, "resumed_at": checkpoints.resumed_at}, data, record)
-                _move_into_place(partial, root, name)
-        finally:
-            if not checkpoints.exist:
-                shutil.rmtree(partial, ignore_errors=True)
-    return read_run(root, name)
+    if rank_count() == 1:
+        return _obtain(root, name, config, compute, device, force, checkpoint_seconds)
+    if rank() == 0:
+        return lead(
+            compute, lambda announced: _obtain(root, name, config, announced, device, force, checkpoint_seconds)
+        )
+    follow(lambda record, checkpoints: compute(RunInProgress(record, checkpoints)))
+    return _read_with_others(root, name)
 
 
 def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thorough: bool = False) -> Run:
@@ -201,6 +201,50 @@ def require_writable(root: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"folder {root} cannot be written ({error.strerror}): give another one") from None
+
+
+def _obtain(
+    root: Path,
+    name: str,
+    config: object,
+    compute: Compute,
+    device: torch.device,
+    force: bool,
+    checkpoint_seconds: float,
+) -> Run:
+    wanted = _plain({**_as_dict(config), "device": device.type})
+    place, partial = root / name, root / f".{name}.partial"
+    if place.exists() and not force:
+        _tidy(root, name)
+        return _finished(root, name, wanted)
+    require_writable(root)
+    with run_lock(root, name):
+        _put_back_replaced(root, name)
+        if place.exists() and not force:  # another process finished it meanwhile
+            return _finished(root, name, wanted)
+        started = time.time()
+        with writing(place):
+            checkpoints = _begin(place, partial, wanted, device, force, checkpoint_seconds)
+            record = Record(partial / "trajectory.zarr", run=place)
+        try:
+            data = compute(RunInProgress(record, checkpoints))
+            with writing(place):
+                environment = {**_environment(device, started), "seconds": round(checkpoints.seconds, 2)}
+                _finish(partial, {**environment, "resumed_at": checkpoints.resumed_at}, data, record)
+                _move_into_place(partial, root, name)
+        finally:
+            if not checkpoints.exist:
+                shutil.rmtree(partial, ignore_errors=True)
+    return read_run(root, name)
+
+
+def _read_with_others(root: Path, name: str) -> Run:
+    """Reads the run that the first rank has made."""
+    if not (root / name).exists():
+        raise InputError(
+            f"rank {rank()} does not see the run {root / name} of rank 0: give --runs a folder of all ranks"
+        )
+    return read_run(root, name)
 
 
 def _finished(root: Path, name: str, wanted: dict[str, Any]) -> Run:
