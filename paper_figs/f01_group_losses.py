@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, SINGLE_COLUMN, THRESHOLD, TOTAL, style
 from validate.cifar10 import CLASSES, Images
@@ -14,6 +15,7 @@ from validate.claims.c04_opposite_phase import phase_correlation
 from validate.opposing_groups import OpposingPair, singular_pairs
 from validate.windows import Windows, find_windows
 
+NEEDS = ("network", "images")
 PAIRS = 2
 SHOWN_IMAGES = 12
 ZOOM_STEPS = 40
@@ -72,8 +74,9 @@ def caption(runs: Runs) -> str:
 
 
 def _require(runs: Runs) -> tuple[xr.Dataset, Images]:
-    if runs.network is None or runs.images is None:
-        raise ValueError("F1 draws from a network's run and the images it was trained on")
+    runs.require("F1", NEEDS)
+    assert runs.network is not None
+    assert runs.images is not None
     return runs.network, runs.images
 
 
@@ -123,3 +126,8 @@ def _describe(group: np.ndarray, images: Images) -> str:
     names, counts = np.unique(images.labels[group], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:2]
     return ", ".join(f"{counts[i]} {CLASSES[names[i]]}" for i in order)
+
+
+ENTRY = FigureEntry(
+    "F1", "total loss with the losses of paired groups, and their images", "C3, C4, C8", NEEDS, draw, caption
+)

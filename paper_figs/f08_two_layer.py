@@ -7,11 +7,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, SAMPLES, THEORY, style, threshold_line
 from sim import TwoLayerConfig
 from theory import State, flow_limit, growth_factor, sharpness
 
+NEEDS = ("two_layer",)
 SHOWN_STEPS = 250
 SMALLEST = 1e-12
 """Opposing weights below this are not drawn."""
@@ -56,8 +58,9 @@ def caption(runs: Runs) -> str:
 
 
 def _require(runs: Runs) -> tuple[TwoLayerConfig, xr.Dataset]:
-    if runs.two_layer is None or runs.two_layer_config is None:
-        raise ValueError("F8 draws from a run of the two-layer network and its configuration")
+    runs.require("F8", NEEDS)
+    assert runs.two_layer is not None
+    assert runs.two_layer_config is not None
     return TwoLayerConfig.from_plain(runs.two_layer_config), runs.two_layer
 
 
@@ -133,3 +136,13 @@ def _predicted_weight(config: TwoLayerConfig, data: xr.Dataset) -> np.ndarray:
     state = State(c, np.zeros((len(c), 0)), s[:, None])
     factors = growth_factor(config.model, state, config.lr)[:-1, 0]
     return np.concatenate([s[:1], s[0] * np.cumprod(factors)])
+
+
+ENTRY = FigureEntry(
+    "F8",
+    "two-layer linear network: flow, descent and finite samples against the predicted curves",
+    "T1, T6, T7, T8, T9",
+    NEEDS,
+    draw,
+    caption,
+)

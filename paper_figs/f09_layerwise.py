@@ -7,10 +7,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, LAYERS, THEORY, THRESHOLD, TOTAL, style, threshold_line
 from validate.windows import find_windows, measured_in
 
+NEEDS = ("two_layer", "network")
 SHOWN_STEPS = 250
 
 
@@ -58,8 +60,10 @@ def caption(runs: Runs) -> str:
 
 
 def _require(runs: Runs) -> tuple[xr.Dataset, float, xr.Dataset]:
-    if runs.two_layer is None or runs.two_layer_config is None or runs.network is None:
-        raise ValueError("F9 draws from a run of the two-layer network with its configuration, and a network's run")
+    runs.require("F9", NEEDS)
+    assert runs.two_layer is not None
+    assert runs.two_layer_config is not None
+    assert runs.network is not None
     return runs.two_layer, float(runs.two_layer_config["lr"]), runs.network
 
 
@@ -98,3 +102,13 @@ def _mark_crossing(row: np.ndarray, network: xr.Dataset) -> None:
     axes: Axes
     for axes in row[:2] if windows is not None else ():
         axes.axvline(windows.crossing, **THRESHOLD)  # type: ignore[union-attr, arg-type]
+
+
+ENTRY = FigureEntry(
+    "F9",
+    "layerwise sharpness over training in theory, simulation and a real network",
+    "C1, C9, T3",
+    NEEDS,
+    draw,
+    caption,
+)

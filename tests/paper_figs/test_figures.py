@@ -1,95 +1,48 @@
-"""Every figure draws from small runs: axes named, legends without repeats, no text clipped, same bytes again."""
+"""The figures of theory and simulation, and of one network, draw from small runs and look as they were reviewed."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import re
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
-import torch
-import xarray as xr
-from cases import planted
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from figure_baselines import FOLDER, save_small
+from figure_checks import check_figure
+from figure_runs import one_network, tiny_runs
 from matplotlib.figure import Figure
+from matplotlib.testing.compare import compare_images
 
-from paper_figs.__main__ import DrawConfig, draw_command
 from paper_figs.registry import FIGURES
 from paper_figs.runs import Runs
-from sim import TwoLayerConfig, obtain_run, run_two_layer
-from theory import InputError
-from validate.cifar10 import load_embedded
 
-CPU = torch.device("cpu")
-TWO_LAYER = TwoLayerConfig(steps=260, examples=2000, sample_seeds=(0, 1))
+NAMES = ("F1", "F5", "F6", "F8", "F9", "F14", "F15", "F16")
+TOLERANCE = 6.0
+"""Root mean square of the differences, of 255: passes another version of a font, not another curve."""
 
-
-def _network() -> xr.Dataset:
-    """A made-up run on the 2,000 images that crosses at step 200."""
-    measured, blocks = np.arange(0, 420, 10), np.arange(0, 420, 50)
-    losses = np.tile(2.3 - 0.004 * np.arange(420)[:, None], (1, 2000))
-    losses[200:] += planted(0, n=2000, steps=220, size=20) - 2
-    share = np.full((len(measured), 3), 1 / 3)
-    data = xr.Dataset(attrs={"lr": 0.05, "diverged_at": -1})
-    data = data.assign_coords(
-        step=np.arange(420), measured=measured, block_measured=blocks, layer=[f"layer {i}" for i in (1, 2, 3)]
-    )
-    data["loss"], data["label"] = (("step", "example"), losses), ("example", load_embedded().labels)
-    for place in ("iterate", "midpoint"):
-        data[f"sharpness_{place}"] = "measured", np.minimum(measured / 5.0, 42.0)
-        data[f"layer_share_{place}"] = ("measured", "layer"), share
-    data["block_sharpness"] = ("block_measured", "layer"), np.full((len(blocks), 3), 5.0)
-    return data
+each_figure = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(scope="module")
 def runs() -> Runs:
-    two_layer = run_two_layer(TWO_LAYER, CPU, progress=False)
-    config = {"lr": TWO_LAYER.lr, "steps": 260, "examples": 2000, "sample_seeds": [0, 1], "device": "cpu"}
-    return Runs(network=_network(), two_layer=two_layer, two_layer_config=config, images=load_embedded())
+    return tiny_runs()
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_axes_are_named_and_legends_have_no_repeats(name: str, runs: Runs) -> None:
-    figure = FIGURES[name].draw(runs)
-    drawn = [axes for axes in figure.axes if axes.axison]
-    assert drawn
-    for axes in drawn:
-        assert axes.get_xlabel()
-        assert axes.get_ylabel()
-    for legend in [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]:
-        labels = [text.get_text() for text in legend.get_texts()]
-        assert len(set(labels)) == len(labels)
+@each_figure
+def test_axes_are_named_legends_repeat_nothing_and_no_text_is_clipped_or_covered(name: str, runs: Runs) -> None:
+    check_figure(FIGURES[name].draw(runs))
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_no_text_is_clipped_and_titles_do_not_overlap(name: str, runs: Runs) -> None:
-    figure = FIGURES[name].draw(runs)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    width, height = figure.canvas.get_width_height()
-    boxes = []
-    for axes in figure.axes:
-        parts = [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
-        boxes += [p.get_window_extent(renderer) for p in parts if p.get_text() and p.get_visible() and axes.axison]
-        boxes += (
-            [axes._left_title.get_window_extent(renderer)] if not axes.axison and axes._left_title.get_text() else []
-        )
-    for box in boxes:
-        assert box.x0 >= -1
-        assert box.y0 >= -1
-        assert box.x1 <= width + 1
-        assert box.y1 <= height + 1
-    for first, second in itertools.combinations(boxes, 2):
-        assert not (
-            min(first.x1, second.x1) - max(first.x0, second.x0) > 1
-            and min(first.y1, second.y1) - max(first.y0, second.y0) > 1
-        )
+@each_figure
+def test_the_picture_is_the_reviewed_one(name: str, runs: Runs, tmp_path: Path) -> None:
+    save_small(FIGURES[name].draw(runs), tmp_path / f"{name}.png")
+    difference = compare_images(str(FOLDER / f"{name}.png"), str(tmp_path / f"{name}.png"), tol=TOLERANCE)
+    assert difference is None, f"{difference}\nlook at it; python -m figure_baselines {name} takes the new one"
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@each_figure
 def test_drawing_changes_no_global_style_and_repeats_to_the_byte(name: str, runs: Runs, tmp_path: Path) -> None:
     mpl.rcdefaults()
     before = dict(mpl.rcParams)
@@ -103,8 +56,28 @@ def test_drawing_changes_no_global_style_and_repeats_to_the_byte(name: str, runs
     assert dict(mpl.rcParams) == before
 
 
+@each_figure
+def test_captions_carry_numbers_from_the_runs(name: str, runs: Runs) -> None:
+    caption = FIGURES[name].caption(runs)
+    assert re.search(r"\d", caption)
+    assert "nan" not in caption
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if FIGURES[name].needs])
+def test_a_figure_without_its_runs_says_what_it_draws_from(name: str) -> None:
+    for use in (FIGURES[name].draw, FIGURES[name].caption):
+        with pytest.raises(ValueError, match=f"{name} draws from .*; not given: {FIGURES[name].needs[0]}"):
+            use(Runs())
+
+
+def test_every_figure_is_found_in_order_and_names_itself() -> None:
+    numbers = [int(name[1:]) for name in FIGURES]
+    assert numbers == sorted(numbers)
+    assert all(entry.name == name and entry.shows and entry.claims for name, entry in FIGURES.items())
+
+
 def test_a_run_that_never_crosses_is_drawn_without_groups(runs: Runs) -> None:
-    network = _network()
+    network = one_network()
     network["sharpness_iterate"].values[:] = 1.0
     quiet = dataclasses.replace(runs, network=network)
     for name in ("F1", "F9"):
@@ -112,30 +85,36 @@ def test_a_run_that_never_crosses_is_drawn_without_groups(runs: Runs) -> None:
         assert "never crosses 2/η" in FIGURES[name].caption(quiet)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_captions_carry_numbers_from_the_runs(name: str, runs: Runs) -> None:
-    caption = FIGURES[name].caption(runs)
-    assert any(character.isdigit() for character in caption)
-    assert "nan" not in caption
+def test_a_fit_that_never_reaches_the_edge_is_drawn_without_groups(runs: Runs) -> None:
+    sweep = runs.sweeps["chebyshev"].copy(deep=True)
+    sweep["sharpness"].values[:] = 1.0
+    quiet = Runs(sweeps={"chebyshev": sweep})
+    assert "No run reaches the edge" in FIGURES["F6"].caption(quiet)
+    check_figure(FIGURES["F6"].draw(quiet))
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_without_its_runs_says_what_it_draws_from(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} draws from"):
-        FIGURES[name].draw(Runs())
+def test_the_valley_s_spike_is_predicted_within_its_bound() -> None:
+    caption = FIGURES["F5"].caption(Runs())
+    predicted, bound, measured = re.search(
+        r"crossing: ([\d.]+) \(error bound (\d+)%\); of the path: ([\d.]+)", caption
+    ).groups()  # type: ignore[union-attr]
+    assert abs(float(predicted) / float(measured) - 1) < int(bound) / 100
 
 
-def test_the_command_writes_pdf_png_and_caption_and_names_what_is_missing(tmp_path: Path) -> None:
-    store, out = tmp_path / "runs", tmp_path / "figures"
-    config = DrawConfig(figures=("F8",), out=out, runs=store)
-    with pytest.raises(InputError, match=r"there is no run .*two-layer-default: make it with python -m validate"):
-        draw_command(config)
-    assert not out.exists()
-    obtain_run(store, "two-layer-default", TWO_LAYER, lambda: run_two_layer(TWO_LAYER, CPU, progress=False), device=CPU)
-    draw_command(config)
-    assert sorted(p.name for p in out.iterdir()) == ["F8.pdf", "F8.png", "F8.txt"]
-    first = (out / "F8.pdf").read_bytes()
-    draw_command(config)
-    assert (out / "F8.pdf").read_bytes() == first
-    with pytest.raises(InputError, match="there is no figure F99"):
-        draw_command(DrawConfig(figures=("F99",), out=out, runs=store))
+def test_the_phase_diagram_counts_cells_that_contradict_the_boundaries(runs: Runs) -> None:
+    sweep = runs.sweeps["phase"].copy(deep=True)
+    sweep["phase"].values[:] = 0  # everything converges: wrong above every boundary
+    caption = FIGURES["F15"].caption(Runs(sweeps={"phase": sweep}))
+    shares = [float(share) for share in re.findall(r"\(([\d.]+)%\)", caption)]
+    assert shares == [100.0, 0.0, 0.0]
+
+
+def test_predictions_from_another_step_size_leave_the_line_of_equality(runs: Runs) -> None:
+    right = runs.sweeps["amplitude"]
+    wrong = right.copy(deep=True)
+    for name in ("predicted_settled", "predicted_height"):
+        wrong[name].values[:] = right[name].values[::-1]
+    of_right, of_wrong = (FIGURES["F16"].caption(Runs(sweeps={"amplitude": data})) for data in (right, wrong))
+    settled = [float(re.search(r"\(T9\): ([\d.]+)", text).group(1)) for text in (of_right, of_wrong)]  # type: ignore[union-attr]
+    assert settled[0] == pytest.approx(1, abs=0.02)
+    assert np.abs(np.log(settled[1])) > 0.05

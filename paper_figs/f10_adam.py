@@ -1,0 +1,103 @@
+"""F10: the losses of the opposing groups under gradient descent and under Adam."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paper_figs.entry import FigureEntry
+from paper_figs.group_panels import group_losses, mark_equal_loss, swing_against_loss
+from paper_figs.network_roles import (
+    ROLE_COLOURS,
+    ROLE_NAMES,
+    amplitude,
+    compared_losses,
+    crossing_windows,
+    evidence,
+    groups,
+    number,
+    seeds_in_words,
+    spread,
+)
+from paper_figs.runs import Runs
+from paper_figs.style import DOUBLE_COLUMN, THRESHOLD, style
+from validate.claims.base import NetworkEvidence
+from validate.claims.c11_adam import step_ratio
+from validate.equal_loss import mean_losses
+
+NEEDS = ("networks.base", "networks.adam")
+ROLES = ("base", "adam")
+ZOOM_STEPS = 20
+
+
+def draw(runs: Runs) -> Figure:
+    """Group losses under each rule, whole and enlarged at one loss, and both rules' swing against the mean loss."""
+    seeds = _require(runs)
+    first, pairs = seeds[0], [groups(seed) for seed in seeds]
+    loss = float(np.mean(compared_losses(first)))
+    with style():
+        figure = Figure(figsize=(DOUBLE_COLUMN, 3.6))
+        grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.15))
+        whole: list[Axes] = []
+        zooms: list[Axes] = []
+        for column, role in enumerate(ROLES):
+            run = runs.networks[role][0]
+            whole.append(figure.add_subplot(grid[0, column], sharey=whole[0] if whole else None))
+            zooms.append(figure.add_subplot(grid[1, column], sharey=zooms[0] if zooms else None))
+            group_losses(whole[-1], run, pairs[0])
+            group_losses(zooms[-1], run, pairs[0], steps=_zoom(run, loss))
+            whole[-1].set_title(f"{ROLE_NAMES[role]}, η = {number(run.attrs['lr'])}")
+            zooms[-1].set_title(f"enlarged at mean loss {loss:.2f}")
+        whole[0].axvline(crossing_windows(first.run, "F10").crossing, **THRESHOLD)  # type: ignore[arg-type]
+        right = figure.add_subplot(grid[:, 2])
+        for role in ROLES:
+            swing_against_loss(right, runs.networks[role], pairs, colour=ROLE_COLOURS[role], label=ROLE_NAMES[role])
+        mark_equal_loss(right, first)
+        figure.legend(*whole[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        right.legend(loc="upper left", bbox_to_anchor=(0, 0.85))
+    return figure
+
+
+def caption(runs: Runs) -> str:
+    """What is drawn, with the swing under both rules at equal loss."""
+    seeds = _require(runs)
+    base, adam = runs.networks["base"], runs.networks["adam"]
+    windows = crossing_windows(base[0], "F10")
+    of_base, of_adam = ([amplitude(seed, role) for seed in seeds] for role in ROLES)
+    ratios = [b / a for b, a in zip(of_base, of_adam, strict=True)]
+    high, low = compared_losses(seeds[0])
+    return (
+        f"Loss of all {base[0].sizes['example']:,} examples and mean losses of two groups of "
+        f"{len(groups(seeds[0]).positive)}, found in the run of gradient descent in the 75 steps from its crossing of "
+        f"2/η (step {windows.crossing}, dashed), under gradient descent (η = {number(base[0].attrs['lr'])}, "
+        f"{base[0].sizes['step']} steps) and, the same examples, under Adam (η = {number(adam[0].attrs['lr'])}, "
+        f"{adam[0].sizes['step']} steps) from the same weights. Right: how far their gap swings from step to step, "
+        f"against the mean loss; a line a seed. At the losses of gradient descent's edge (first seed: {high:.2f} to "
+        f"{low:.2f}, shaded) the gap between a run's own groups, on steps that they were not chosen on, swings by "
+        f"{spread(of_base)} nats under gradient descent, {spread(of_adam, 4)} under Adam: {spread(ratios, 0)} times as "
+        f"far.{_steps_in_words(seeds)} {seeds_in_words(seeds).capitalize()}."
+    )
+
+
+def _steps_in_words(seeds: list[NetworkEvidence]) -> str:
+    if any("step_along_top" not in seed.runs[role] for seed in seeds for role in ROLES):
+        return ""
+    ratios = [step_ratio(seed, crossing_windows(seed.run, "F10"), "adam") for seed in seeds]
+    return f" Adam's step along the top eigenvector is {spread(ratios, 3)} of gradient descent's there."
+
+
+def _require(runs: Runs) -> list[NetworkEvidence]:
+    runs.require("F10", NEEDS)
+    return evidence(runs, "F10")
+
+
+def _zoom(run: xr.Dataset, loss: float) -> slice:
+    """The steps around the one at which the mean loss comes nearest to a level."""
+    nearest = int(np.abs(mean_losses(run) - loss).argmin())
+    begin = max(0, min(nearest - ZOOM_STEPS // 2, run.sizes["step"] - ZOOM_STEPS))
+    return slice(begin, begin + ZOOM_STEPS)
+
+
+ENTRY = FigureEntry("F10", "group losses under gradient descent and Adam", "C11", NEEDS, draw, caption)

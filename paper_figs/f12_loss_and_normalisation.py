@@ -1,0 +1,143 @@
+"""F12: what batch norm, label smoothing and squared loss do to the opposing groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paper_figs.entry import FigureEntry
+from paper_figs.group_panels import group_losses
+from paper_figs.network_roles import ROLE_COLOURS, evidence, number, seeds_in_words, spread, swing_size
+from paper_figs.runs import Runs
+from paper_figs.style import DOUBLE_COLUMN, style, threshold_line
+from validate.claims.base import Evidence
+from validate.claims.c13_normalisation import CLAIMS, GROUP_SHARE, LEAST_EPOCHS, by_epoch, imbalance
+from validate.equal_loss import mean_losses
+from validate.opposing_groups import GROUP_SIZE, OpposingPair, group_gap, singular_pairs
+
+Array = npt.NDArray[np.float64]
+
+LOSS_ROLES = {"base": "cross-entropy", "label_smoothing": "label smoothing", "squared": "squared loss"}
+NORM_ROLES = {"no_batch_norm": "no batch norm", "batch_norm": "batch norm"}
+NEEDS = tuple(f"networks.{role}" for role in (*LOSS_ROLES, *NORM_ROLES))
+UNITS = {"base": "loss (nats)", "label_smoothing": "loss (nats)", "squared": "squared loss"}
+COLOURS = {"base": "#555555", "label_smoothing": "#CC79A7", "squared": "#009E73"}
+IMBALANCE = CLAIMS[0]
+ZOOM_STEPS = 16
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A run's own strongest pair, chosen in the third quarter of training, and the last quarter, which judges it."""
+
+    pair: OpposingPair
+    steps: slice
+    relative_swing: float
+
+
+def draw(runs: Runs) -> Figure:
+    """Each run's groups, enlarged; swing and sharpness under each loss; the gap with and without batch norm."""
+    runs.require("F12", NEEDS)
+    with style():
+        figure = Figure(figsize=(DOUBLE_COLUMN, 4.3))
+        grid = figure.subplots(2, 3)
+        for axes, (role, name) in zip(grid[0], LOSS_ROLES.items(), strict=True):
+            run = runs.networks[role][0]
+            judged = _judge(run)
+            middle = (judged.steps.start + judged.steps.stop - ZOOM_STEPS) // 2
+            group_losses(axes, run, judged.pair, steps=slice(middle, middle + ZOOM_STEPS), unit=UNITS[role])
+            axes.set_title(f"{name}, η = {number(run.attrs['lr'])}")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        _relative_swings(grid[1, 0], runs)
+        _sharpness(grid[1, 1], runs)
+        grid[1, 1].legend(*grid[1, 0].get_legend_handles_labels(), loc="lower right")
+        _imbalances(grid[1, 2], runs)
+    return figure
+
+
+def caption(runs: Runs) -> str:
+    """What is drawn, with the swing relative to the loss, and the gap's deviation at equal loss."""
+    runs.require("F12", NEEDS)
+    parts = [
+        f"{name} {spread([_judge(run).relative_swing for run in runs.networks[role]])}"
+        for role, name in LOSS_ROLES.items()
+    ]
+    base, plain = runs.networks["base"], runs.networks["no_batch_norm"]
+    found = Evidence(evidence(runs, "F12", crossing=False))
+    ratios, random_ratios = IMBALANCE.measure(found), IMBALANCE.measure_control(found)
+    return (
+        f"Top: losses of two groups of {GROUP_SIZE} and of all {base[0].sizes['example']:,} examples, "
+        f"{ZOOM_STEPS} steps of full-batch gradient descent at the edge; each run's groups are its own, found in the "
+        f"third quarter of its {base[0].sizes['step']} steps and shown in the last. Below: the swing of the gap "
+        f"between the groups over the mean loss (a ratio, as the units differ), and the sharpness over 2/η "
+        f"(dashed: theory's threshold); a line a seed. Swing over mean loss in the last quarter: "
+        f"{'; '.join(parts)}. Right: SGD with minibatches, with and without batch norm ({plain[0].sizes['example']:,} "
+        f"images): variance, over minibatches, of the gap between the parts of two groups that a minibatch holds, over "
+        f"that of random groups (dashed); over {LEAST_EPOCHS} epochs a point, groups ({GROUP_SHARE:.0%} of the "
+        f"examples each) chosen on the first half of them, judged on the second. At equal loss it is {spread(ratios)} times as "
+        f"large with batch norm as without (random groups in the place of the opposing ones: {spread(random_ratios)}). "
+        f"{seeds_in_words(base).capitalize()}."
+    )
+
+
+def _judge(run: xr.Dataset) -> _Judged:
+    steps = run.sizes["step"]
+    chosen, judged = slice(steps // 2, 3 * steps // 4), slice(3 * steps // 4, steps)
+    pair = singular_pairs(run["loss"].values[chosen], count=1)[0]
+    relative = swing_size(group_gap(run["loss"].values, pair))[judged] / mean_losses(run)[judged]
+    return _Judged(pair, judged, float(np.nanmedian(relative)))
+
+
+def _relative_swings(axes: Axes, runs: Runs) -> None:
+    for role, name in LOSS_ROLES.items():
+        for i, run in enumerate(runs.networks[role]):
+            relative = swing_size(group_gap(run["loss"].values, _judge(run).pair)) / mean_losses(run)
+            axes.plot(run["step"], relative, color=COLOURS[role], linewidth=1.0, label=None if i else name)
+    axes.set(xlabel="step", ylabel="swing of gap / mean loss", yscale="log", title="swing of the opposing groups")
+    axes.margins(x=0)
+
+
+def _sharpness(axes: Axes, runs: Runs) -> None:
+    for role in LOSS_ROLES:
+        for run in runs.networks[role]:
+            if "sharpness_iterate" in run:
+                over = run["sharpness_iterate"] * run.attrs["lr"] / 2
+                axes.plot(run["measured"], over, color=COLOURS[role], linewidth=1.0)
+    threshold_line(axes, 1.0)
+    axes.set(xlabel="step", ylabel="sharpness / (2/η)", title="sharpness")
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0)
+
+
+def _imbalances(axes: Axes, runs: Runs) -> None:
+    for role, name in NORM_ROLES.items():
+        for i, run in enumerate(runs.networks[role]):
+            label = None if i else name
+            axes.plot(*_imbalance_over_training(run, i), "o-", color=ROLE_COLOURS[role], markersize=2.5, label=label)
+    threshold_line(axes, 1.0, "random groups")
+    axes.set(xlabel="mean loss (nats), falling", ylabel="variance of gap / random", yscale="log")
+    axes.set(title="SGD: gap over minibatches")
+    axes.set_xlim(2.4, 0)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.5)
+    axes.legend(loc="upper left")
+
+
+def _imbalance_over_training(run: xr.Dataset, seed: int) -> tuple[Array, Array]:
+    """Mean loss and imbalance of stretches of epochs; in each, groups are chosen on its first half."""
+    table, batch = by_epoch(run)
+    rng = np.random.default_rng(seed)
+    stretches = [slice(i, i + LEAST_EPOCHS) for i in range(0, len(table) - LEAST_EPOCHS + 1, LEAST_EPOCHS // 2)]
+    found = [(table[epochs].mean(), imbalance(table[epochs], batch[epochs], rng)[0]) for epochs in stretches]
+    losses, values = np.array(found, dtype=np.float64).reshape(-1, 2).T
+    return losses, values
+
+
+ENTRY = FigureEntry(
+    "F12", "batch norm, label smoothing and squared loss against the opposing groups", "C13", NEEDS, draw, caption
+)

@@ -1,0 +1,85 @@
+"""Reads from the run store what figures draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from paper_figs.entry import FigureEntry
+from paper_figs.runs import Runs
+from paper_figs.sources import Sources
+from sim.runs import Run, read_run
+from theory.command_line import InputError
+from validate.cifar10 import load_embedded
+
+
+@dataclass(frozen=True)
+class Read:
+    """Runs as figures take them, and where they came from.
+
+    Attributes:
+        runs: what figures draw from.
+        behind: the store's runs behind each need that was found.
+    """
+
+    runs: Runs
+    behind: Mapping[str, Sequence[Run]]
+
+    def behind_figure(self, entry: FigureEntry) -> list[Run]:
+        """The store's runs behind one figure, each once, in the order of its needs."""
+        found = [run for need in (*entry.needs, *entry.optional) for run in self.behind.get(need, ())]
+        return list({run.name: run for run in found}.values())
+
+
+def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[str, str] | None = None) -> Read:
+    """Reads everything that some figures need, and of what they add where they can, what is there.
+
+    Args:
+        sources: the preset's runs and the store.
+        entries: the figures.
+        named: name of the run to take for a need in place of the preset's.
+
+    Raises:
+        InputError: a needed run is not there or damaged; the message says what makes it.
+    """
+    entries, named = list(entries), named or {}
+    needed = dict.fromkeys(need for entry in entries for need in entry.needs)
+    wished = dict.fromkeys(need for entry in entries for need in entry.optional)
+    made_by = f"python -m paper_figs make {' '.join(e.name for e in entries)} --preset {sources.preset}"
+    behind: dict[str, list[Run]] = {}
+    for need in {**needed, **wished}:
+        if need == "images":
+            continue
+        names = _names(sources, need, named)
+        if need not in needed and not (names and set(names) <= sources.there):
+            continue
+        if names is None:
+            raise InputError(f"preset {sources.preset} has no runs for {need}: give another --preset")
+        behind[need] = [read_run(sources.runs, name, made_by=made_by) for name in names]
+    loaded: dict[str, Any] = {need: tuple(_load(run) for run in found) for need, found in behind.items()}
+    networks = {need.partition(".")[2]: data for need, data in loaded.items() if need.startswith("networks.")}
+    sweeps = {need.partition(".")[2]: data[0] for need, data in loaded.items() if need.startswith("sweeps.")}
+    runs = Runs(
+        network=loaded["network"][0] if "network" in loaded else None,
+        two_layer=loaded["two_layer"][0] if "two_layer" in loaded else None,
+        two_layer_config=behind["two_layer"][0].config if "two_layer" in behind else None,
+        images=load_embedded() if "images" in needed else None,
+        networks=networks,
+        sweeps=sweeps,
+    )
+    return Read(runs, behind)
+
+
+def _load(run: Run) -> xr.Dataset:
+    """A run without its snapshots, which are large and which no figure draws."""
+    return run.data.drop_vars("snapshot", errors="ignore").load()
+
+
+def _names(sources: Sources, need: str, named: Mapping[str, str]) -> list[str] | None:
+    if need in named:
+        return [named[need]]
+    found = sources.of(need)
+    return None if found is None else [run.name for run in found]
