@@ -80,14 +80,15 @@ def caption(runs: Runs) -> str:
     growth = [float(np.median(_stretches(seed).growth)) for seed in seeds]
     predicted = [1 - seed.run.attrs["lr"] * value for seed, value in zip(seeds, curvature, strict=True)]
     ratios = [path.measured_slope / path.gap_slope for path in paths]
+    slopes = [path.measured_slope for path in paths]
     return (
         f"Full-batch gradient descent, η = {number(run.attrs['lr'])}, {run.sizes['example']:,} images, from the "
         f"crossing of 2/η at step {first.steps[0]} on. x: the part of the displacement along the top eigenvector v "
         f"that changes sign every step. Left: x and the mean losses of the two groups. Middle: over "
         f"{len(first.steps)} steps the groups trade places along v while the loss of all examples hardly moves; dark: "
-        f"½λx² with λ = {first.sharpness:.1f} measured. The slope of the gap on x is "
-        f"{spread([p.measured_slope for p in paths], 1)} nats per unit, {spread(ratios)} of |⟨g₊ − g₋, v⟩| from the groups' gradients (theory: the gap is linear in "
-        f"x). Right: each displacement along the bounce on the one before, from the crossing to the edge's end: factor "
+        f"½λx² with λ = {first.sharpness:.1f} measured. The slope of the gap on x is {spread(slopes, 1)} nats a unit, "
+        f"{spread(ratios)} of |⟨g₊ − g₋, v⟩| from the groups' gradients (theory: the gap is linear in x). Right: each "
+        f"displacement along the bounce on the one before, from the crossing to the edge's end: factor "
         f"{spread(growth)}, against 1 − ηλ = {spread(predicted)} (dark) with λ the curvature along it. Measured less "
         f"predicted: {spread(GROWTH.measure(found))} (with the bulk's eigenvalues as λ: "
         f"{spread(GROWTH.measure_control(found))}); a step over the kinks of ReLU adds to the curvature what the "
