@@ -184,6 +184,21 @@ def test_a_flow_at_rest_steps_by_its_sharpness_and_without_that_by_trial(monkeyp
     assert float(held["steps_rejected"].sum()) < 0.5 * float(loose["steps_rejected"].sum())
 
 
+def test_rejected_steps_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A controller without restraint tries steps that are far too large.
+    monkeypatch.setattr(batched_flow, "LARGEST_FACTOR", 1e4)
+    monkeypatch.setattr(batched_flow, "SAFETY", 0.999)
+    monkeypatch.setattr(batched_flow, "STABILITY", np.inf)
+    data = flow_batch(
+        population_batch(MODELS, CPU), stack_states(STARTS), [0.3], rtol=1e-7, atol=1e-9, keep_weights=True
+    )
+    # From a wrong first stage the next trial would be refused as well, and the next.
+    assert 5 <= int(data["steps_rejected"].sum()) <= 20
+    for run, (model, start) in enumerate(zip(MODELS, STARTS, strict=True)):
+        expected = theory.gradient_flow(model, start, [0.3]).state.vector[0]
+        np.testing.assert_allclose(_weights(data)[run, 0], expected, rtol=0, atol=1e-6)
+
+
 def test_each_run_takes_its_own_steps() -> None:
     moments, start = population_batch(MODELS, CPU), stack_states(STARTS)
     together = flow_batch(moments, start, [1.0], keep_weights=True)
