@@ -209,6 +209,12 @@ def test_each_run_takes_its_own_steps() -> None:
         np.testing.assert_allclose(_weights(alone)[0], _weights(together)[run], rtol=1e-13)
 
 
+def test_a_step_cut_short_by_a_recorded_time_does_not_shorten_the_next() -> None:
+    moments, start = population_batch(MODELS, CPU), stack_states(STARTS)
+    few, more = (flow_batch(moments, start, times) for times in ([1.0], [0.5, 0.5 + 1e-7, 1.0]))
+    assert (more["steps_taken"] <= few["steps_taken"] + 3).all()
+
+
 def test_at_a_minimum_and_at_the_origin_the_flow_stands_still() -> None:
     model = Model([2.0], [1.0], [1.0])
     start = stack_states([State(1.0, [1.0], [0.0]), State(0.0, [0.0], [0.0])])
