@@ -147,7 +147,7 @@ class _Flow:
         raise InputError(f"the flow takes more than {max_steps} steps to time {target}: raise rtol, atol or max_steps")
 
     def _advance_once(self, moving: Tensor, step: Tensor, last: Tensor, target: float) -> None:
-        theta, error = self._try(torch.where(moving, step, 0.0))
+        theta, error = self._try(step)  # of runs that wait, not used
         good = moving & (error <= 1)  # not where it is NaN
         self.theta = torch.where(good[..., None, None], theta, self.theta)
         self.stages[0] = torch.where(good[..., None, None], self.stages[6], self.stages[0])

@@ -184,6 +184,21 @@ def test_a_flow_at_rest_steps_by_its_sharpness_and_without_that_by_trial(monkeyp
     assert float(held["steps_rejected"].sum()) < 0.5 * float(loose["steps_rejected"].sum())
 
 
+def test_rejected_steps_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A controller without restraint tries steps that are far too large.
+    monkeypatch.setattr(batched_flow, "LARGEST_FACTOR", 1e4)
+    monkeypatch.setattr(batched_flow, "SAFETY", 0.999)
+    monkeypatch.setattr(batched_flow, "STABILITY", np.inf)
+    data = flow_batch(
+        population_batch(MODELS, CPU), stack_states(STARTS), [0.3], rtol=1e-7, atol=1e-9, keep_weights=True
+    )
+    # From a wrong first stage the next trial would be refused as well, and the next.
+    assert 5 <= int(data["steps_rejected"].sum()) <= 20
+    for run, (model, start) in enumerate(zip(MODELS, STARTS, strict=True)):
+        expected = theory.gradient_flow(model, start, [0.3]).state.vector[0]
+        np.testing.assert_allclose(_weights(data)[run, 0], expected, rtol=0, atol=1e-6)
+
+
 def test_each_run_takes_its_own_steps() -> None:
     moments, start = population_batch(MODELS, CPU), stack_states(STARTS)
     together = flow_batch(moments, start, [1.0], keep_weights=True)
@@ -192,6 +207,12 @@ def test_each_run_takes_its_own_steps() -> None:
         alone = flow_batch(population_batch(MODELS[run : run + 1], CPU), start[run : run + 1], [1.0], keep_weights=True)
         assert int(alone["steps_taken"][0]) == int(together["steps_taken"][run])
         np.testing.assert_allclose(_weights(alone)[0], _weights(together)[run], rtol=1e-13)
+
+
+def test_a_step_cut_short_by_a_recorded_time_does_not_shorten_the_next() -> None:
+    moments, start = population_batch(MODELS, CPU), stack_states(STARTS)
+    few, more = (flow_batch(moments, start, times) for times in ([1.0], [0.5, 0.5 + 1e-7, 1.0]))
+    assert (more["steps_taken"] <= few["steps_taken"] + 3).all()
 
 
 def test_at_a_minimum_and_at_the_origin_the_flow_stands_still() -> None:
