@@ -1,4 +1,4 @@
-"""Losses of single examples."""
+"""Losses of single examples, and their mean with weights."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class LossRule:
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """(n,) losses from (n, classes) outputs and (n,) class indices.
 
+        >>> import torch
         >>> LossRule("squared")(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
         tensor([2.])
         """
@@ -37,3 +38,13 @@ class LossRule:
         targets = F.one_hot(labels, outputs.shape[1]).to(outputs)
         targets = (1 - self.label_smoothing) * targets + self.label_smoothing / outputs.shape[1]
         return (outputs - targets).square().sum(1) / 2
+
+
+def mean_loss(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Σ_i w_i ℓ_i / Σ_i w_i; the plain mean without weights.
+
+    >>> import torch
+    >>> mean_loss(torch.tensor([1.0, 5.0]), torch.tensor([3.0, 1.0]))
+    tensor(2.)
+    """
+    return losses.mean() if weights is None else losses @ weights / weights.sum()

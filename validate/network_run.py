@@ -28,6 +28,7 @@ from sim import (
 from sim.networks import last_linear, load_parameters, parameter_vector, takes_images
 from theory.command_line import InputError, require_positive
 from validate.cifar10 import CLASSES, Images, first_of_each_class, standardise
+from validate.step_probe import StepProbe
 
 
 class Intervention(Protocol):
@@ -44,6 +45,10 @@ class Intervention(Protocol):
 
     def weights(self, images: Images) -> npt.NDArray[np.float32] | None:
         """(n,) weight of each example in the mean loss, 0 for one that is removed; None for all alike."""
+        ...
+
+    def loss(self, rule: LossRule, count: int) -> LossRule:
+        """The rule of the losses of so many examples, given the run's."""
         ...
 
 
@@ -75,6 +80,8 @@ class NetworkConfig:
     """Steps between snapshots of the parameters; 0 for none."""
     probe_every: int = 0
     """Steps between probes of colours and features; 0 for none."""
+    step_lengths: bool = False
+    """Measure how far the measured steps go, and how far along the top eigenvector."""
     intervention: Intervention | None = None
     """Change of the training data; none when not given."""
     start_step: int = 0
@@ -129,7 +136,7 @@ def run_network(
     Returns:
         Data set with dimensions ``step``, ``example``, ``layer``, ``measured``, ``block_measured`` and ``parameter``:
         every example's loss at every step, the probe's measurements, and the last finite weights; ``buffer``: batch
-        norm's running statistics with them, where the network has any; ``snapshot`` (snapshot_step, parameter) and
+        norm's running statistics with them, where the network has any; ``example_weight`` with an intervention's weights; ``snapshot`` (snapshot_step, parameter) and
         ``colour_probability``, ``feature_norm`` (`validate.probes`) where the configuration asks for them. Steps count
         from this run's start. Attribute ``diverged_at`` is the first step with a loss that is not finite, −1 if there
         is none.
@@ -143,8 +150,10 @@ def run_network(
         )
     images = training_images(config, images)
     weights = None if config.intervention is None else config.intervention.weights(images)
+    loss = config.loss
     if config.intervention is not None:
         images = config.intervention.images(images)
+        loss = config.intervention.loss(config.loss, len(images.labels))
     example_weights = None if weights is None else torch.from_numpy(weights).to(device)
     inputs = network_inputs(config.architecture, images).to(device)
     labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
@@ -161,12 +170,15 @@ def run_network(
         blocks_every=config.blocks_every,
         midpoint=config.midpoint,
         seed=config.seed,
-        loss=config.loss,
+        loss=loss,
         example_weights=example_weights,
+        batches=config.batches,
         record=record,
     )
     probes: list[Any] = [sharpness]
     coordinates: dict[str, Any] = {"layer": sharpness.layer_names}
+    if config.step_lengths:
+        probes.append(StepProbe(sharpness, record))
     if config.snapshot_every:
         probes.append(SnapshotProbe(sum(p.numel() for p in network.parameters()), config.snapshot_every, record))
     if config.probe_every:
@@ -182,7 +194,7 @@ def run_network(
         lr=config.lr,
         steps=config.steps,
         optimizer=config.optimizer.factory(),
-        loss=config.loss,
+        loss=loss,
         example_weights=example_weights,
         batches=config.batches,
         arithmetic=config.arithmetic,
@@ -195,6 +207,8 @@ def run_network(
     )
     data = descent.data.assign_coords(coordinates)
     data["label"] = "example", images.labels
+    if weights is not None:
+        data["example_weight"] = "example", weights
     data["final_parameters"] = "parameter", parameter_vector(network).cpu().numpy()
     if buffers := list(network.buffers()):
         data["final_buffers"] = "buffer", torch.cat([b.reshape(-1).float() for b in buffers]).cpu().numpy()
@@ -241,7 +255,7 @@ def trained_network(
     load_parameters(network, torch.from_numpy(data["final_parameters"].values).to(device))
     if buffers := list(network.buffers()):
         held = torch.from_numpy(data["final_buffers"].values).to(device)
-        for buffer, part in zip(buffers, held.split([b.numel() for b in buffers]), strict=True):
+        for buffer, part in zip(buffers, torch.split(held, [b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.reshape(buffer.shape))
     return network.eval()
 
@@ -268,13 +282,13 @@ def _differences(field_name: str, value: Any, default: Any) -> list[str]:
         return [value.name]
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return [f"{_SHORT.get(field_name, field_name)}{_word(value)}"]
-    words = []
+    words: list[str] = []
     for inner in dataclasses.fields(value):
-        if inner.name == "kind":
-            # An architecture's kind stands first in the name.
-            words += [value.kind] if field_name != "architecture" and value.kind != default.kind else []
-        else:
-            words += _differences(inner.name, getattr(value, inner.name), getattr(default, inner.name))
+        of_value, of_default = getattr(value, inner.name), getattr(default, inner.name)
+        if inner.name != "kind":
+            words += _differences(inner.name, of_value, of_default)
+        elif field_name != "architecture" and of_value != of_default:  # an architecture's kind stands first in the name
+            words.append(of_value)
     return words
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
+
+from validate.singular_directions import singular_directions
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -31,16 +35,19 @@ class OpposingPair:
     energy: float
 
 
-def singular_pairs(losses: npt.ArrayLike, *, count: int = 3, size: int = GROUP_SIZE) -> list[OpposingPair]:
+def singular_pairs(
+    losses: npt.ArrayLike | xr.DataArray, *, count: int = 3, size: int = GROUP_SIZE
+) -> list[OpposingPair]:
     """Pairs from the leading right singular vectors of the matrix of loss changes (steps × examples).
 
     Args:
-        losses: (steps, n) losses of every example over a window at the edge of stability.
+        losses: (steps, n) losses of every example over a window at the edge of stability; a run's variable that is
+            opened lazily is read block by block (`singular_directions`).
         count: number of pairs, in order of strength.
         size: number of examples in each group.
 
     Returns:
-        At most `count` pairs, fewer when the window has fewer steps.
+        At most `count` pairs, fewer when the window has fewer steps or the changes a lower rank.
 
     >>> phase = np.array([1.0, -1.0, 1.0, -1.0])
     >>> losses = np.outer(phase, [5.0, 0.1, -5.0]) + 10
@@ -48,15 +55,11 @@ def singular_pairs(losses: npt.ArrayLike, *, count: int = 3, size: int = GROUP_S
     >>> sorted([int(pair.positive[0]), int(pair.negative[0])])
     [0, 2]
     """
-    changes = loss_changes(losses)
-    _, values, directions = np.linalg.svd(changes, full_matrices=False)
-    total = float((values**2).sum()) or 1.0
+    found = singular_directions(losses, count=count)
     pairs = []
-    for value, direction in zip(values[:count], directions[:count], strict=True):
-        # A singular vector's sign is arbitrary; its largest entry is made positive so that reruns agree.
-        signed = direction * (np.sign(direction[np.abs(direction).argmax()]) or 1.0)
-        order = np.argsort(signed, kind="stable")
-        pairs.append(OpposingPair(order[::-1][:size], order[:size], float(value), float(value**2 / total)))
+    for value, energy, direction in zip(found.values, found.energy, found.directions, strict=True):
+        order = np.argsort(direction, kind="stable")
+        pairs.append(OpposingPair(order[::-1][:size], order[:size], float(value), float(energy)))
     return pairs
 
 
@@ -116,3 +119,39 @@ def overlap(first: OpposingPair, second: OpposingPair) -> float:
     same = shared(first.positive, second.positive) + shared(first.negative, second.negative)
     crossed = shared(first.positive, second.negative) + shared(first.negative, second.positive)
     return max(same, crossed) / (len(first.positive) + len(first.negative))
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How far the leading pairs of several windows, or of several seeds on the same images, are the same examples.
+
+    Attributes:
+        overlaps: (m, m) largest overlap of the leading pair of one (row) with any pair of another (column).
+        mean: mean of the entries off the diagonal; NaN where there is only one.
+        chance: the same for random groups of that size, mean over draws.
+    """
+
+    overlaps: Array
+    mean: float
+    chance: float
+
+
+def stability(found: Sequence[Sequence[OpposingPair]], n: int, rng: np.random.Generator, draws: int = 200) -> Stability:
+    """Overlap of the leading pairs found in several windows or seeds, against chance.
+
+    Args:
+        found: for each window or seed the pairs found there, in order of strength, at least one.
+        n: number of examples that they were chosen from.
+        rng: of the random groups.
+        draws: number of random groups for the level of chance.
+
+    >>> pair = OpposingPair(np.array([0, 1]), np.array([2, 3]), 1.0, 1.0)
+    >>> stability([[pair], [pair]], 1000, np.random.default_rng(0)).mean
+    1.0
+    """
+    overlaps = np.array([[max(overlap(row[0], pair) for pair in column) for column in found] for row in found])
+    off = ~np.eye(len(found), dtype=bool)
+    drawn = [
+        max(overlap(found[0][0], random_pair_like(pair, n, rng)) for pair in max(found, key=len)) for _ in range(draws)
+    ]
+    return Stability(overlaps, float(overlaps[off].mean()) if off.any() else float("nan"), float(np.mean(drawn)))

@@ -95,6 +95,7 @@ def _claim_json(verdict: Verdict) -> dict[str, Any]:
         "control": claim.control,
         "control_values": _numbers(verdict.control_values),
         "control_interval_90": _numbers(verdict.control_interval),
+        "judged": verdict.judged,
         "holds": verdict.holds,
         "reason": verdict.reason,
         "figure": claim.figure,
@@ -134,7 +135,7 @@ def _class_counts(group: Any, images: Images) -> dict[str, int]:
 
 
 def _page(report: Report, groups: list[dict[str, Any]]) -> str:
-    failed = [v.claim.name for v in report.verdicts if not v.holds]
+    failed = [v.claim.name for v in report.verdicts if v.failed]
     figures = "".join(_figure(report.figures, name) for name in REPORT_FIGURES)
     return Template(PAGE.read_text()).substitute(
         outcome="bad" if failed else "good",
@@ -214,6 +215,8 @@ def _text(value: str) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
+    if not verdict.judged:
+        return f"not judged: {verdict.reason}"
     return "holds" if verdict.holds else f"FAILS: {verdict.reason}"
 
 

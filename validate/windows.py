@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-BEFORE_BEGIN, BEFORE_END = 130, 30
+BEFORE_BEGIN, BEFORE_END, BEFORE_STEPS = 130, 30, 20
 SELECT_STEPS, EVALUATE_STEPS = 75, 75
 EARLY_END = 100
 
@@ -17,12 +17,12 @@ class Windows:
     """Half-open stretches of steps.
 
     Attributes:
-        crossing: first measured step at which ηλ/2 ≥ 1 at the iterate.
-        before: from 130 to 30 steps before the crossing.
+        crossing: first measured step at which ηλ/2 ≥ 1 at the iterate and was below 1 at the measurement before.
+        before: from 130 to 30 steps before the crossing, from the start on where there are fewer; at least 20 steps.
         select: the 75 steps from the crossing on, in which groups are chosen.
         evaluate: the 75 steps after those, in which the chosen groups are judged: choice and judgement share no step.
         edge: both.
-        early: the first 100 steps.
+        early: the first 100 steps; the first half of those before the crossing where that is less.
     """
 
     crossing: int
@@ -34,23 +34,27 @@ class Windows:
 
 
 def find_windows(run: xr.Dataset) -> Windows | None:
-    """The windows of a run; None where it never crosses, crosses too early for a before, or ends too soon after."""
+    """The windows of a run; None where it never crosses, crosses too early for a before, or ends too soon after.
+
+    A network that starts above 2/η does not cross it by that: what counts is the first crossing from below.
+    """
     steps = run["measured"].values
-    crossed = np.flatnonzero(run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1)
+    above = run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
+    crossed = np.flatnonzero(above[1:] & ~above[:-1]) + 1
     if crossed.size == 0:
         return None
     crossing = int(steps[crossed[0]])
     end = crossing + SELECT_STEPS + EVALUATE_STEPS
-    if crossing < BEFORE_BEGIN or end > run.sizes["step"]:
+    if crossing < BEFORE_END + BEFORE_STEPS or end > run.sizes["step"]:
         return None
     middle = crossing + SELECT_STEPS
     return Windows(
         crossing=crossing,
-        before=slice(crossing - BEFORE_BEGIN, crossing - BEFORE_END),
+        before=slice(max(crossing - BEFORE_BEGIN, 0), crossing - BEFORE_END),
         select=slice(crossing, middle),
         evaluate=slice(middle, end),
         edge=slice(crossing, end),
-        early=slice(0, EARLY_END),
+        early=slice(0, min(EARLY_END, crossing // 2)),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sim import Architecture
 from theory import InputError
 from validate import main_job
 from validate.main_job import MainJobConfig, Preset
@@ -15,8 +16,8 @@ from validate.network_run import NetworkConfig
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = NetworkConfig(hidden=(8,), steps=30, blocks_every=10)
-    monkeypatch.setitem(main_job.PRESETS, "tiny", Preset(network, seeds=(0,)))
+    network = NetworkConfig(Architecture(hidden=(8,)), steps=30, blocks_every=10)
+    monkeypatch.setitem(main_job.PRESETS, "tiny", Preset(network, seeds=(0,), claims=main_job.QUICK_CLAIMS))
 
 
 def _config(folder: Path, **changes: object) -> MainJobConfig:

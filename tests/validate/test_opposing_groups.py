@@ -108,5 +108,17 @@ def test_windows_share_no_step_and_need_room() -> None:
     assert windows.before.stop <= windows.crossing == windows.select.start
     assert windows.select.stop == windows.evaluate.start
     assert (windows.edge.start, windows.edge.stop) == (windows.select.start, windows.evaluate.stop)
-    for run in (_run(None, 420), _run(120, 420), _run(300, 420)):
+    for run in (_run(None, 420), _run(40, 420), _run(300, 420)):
         assert find_windows(run) is None
+
+
+def test_an_early_crossing_shortens_what_lies_before_it_and_a_start_above_is_no_crossing() -> None:
+    windows = find_windows(_run(60, 420))
+    assert windows is not None
+    assert (windows.before, windows.early) == (slice(0, 30), slice(0, 30))
+    run = _run(200, 420)
+    run["sharpness_iterate"].values[:5] = 60.0  # an untrained network above 2/η
+    later = find_windows(run)
+    assert later is not None
+    assert later.crossing == 200
+    assert later.before == slice(70, 170)

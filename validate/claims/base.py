@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,27 @@ CONFIDENCE = 0.90
 
 @dataclass(frozen=True)
 class NetworkEvidence:
-    """One seed's run, and the run that serves as its control.
+    """The runs of one seed, all from the same initial weights.
 
     Attributes:
-        seed: seed of the initial weights, the same in both.
-        run: the run at the step size in question.
-        control: the run at a tenth of it.
-        windows: stretches of steps before the crossing and at the edge; None where the run never crosses.
+        seed: seed of the initial weights.
+        runs: role → run; `validate.plan.ROLES` says what the roles are.
+        windows: stretches of steps of the base run before the crossing and at the edge; None where it never crosses.
     """
 
     seed: int
-    run: xr.Dataset
-    control: xr.Dataset
+    runs: Mapping[str, xr.Dataset]
     windows: Windows | None
+
+    @property
+    def run(self) -> xr.Dataset:
+        """The base run: plain gradient descent at the step size in question."""
+        return self.runs["base"]
+
+    @property
+    def control(self) -> xr.Dataset:
+        """The run at a tenth of that step size."""
+        return self.runs["gentle"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,19 @@ class Evidence:
     """Everything that the claims are judged on.
 
     Attributes:
-        networks: one entry a seed.
+        networks: one entry a seed, all of one kind of network.
         two_layer: runs of the two-layer network by name, each with its configuration.
+        kind: kind of the network, as `sim.networks.Architecture` names it.
     """
 
-    networks: Sequence[NetworkEvidence]
-    two_layer: dict[str, tuple[Any, xr.Dataset]]
+    networks: Sequence[NetworkEvidence] = ()
+    two_layer: Mapping[str, tuple[Any, xr.Dataset]] = field(default_factory=dict)
+    kind: str = "mlp"
+
+    def missing(self, claim: Claim) -> list[str]:
+        """What a claim needs and is not here, in words; roles that some seed lacks are missing."""
+        roles = [role for role in claim.needs if not self.networks or any(role not in e.runs for e in self.networks)]
+        return roles + [f"two-layer {name}" for name in claim.simulations if name not in self.two_layer]
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,9 @@ class Claim:
         measure: values of the statistic, one a seed or sample; NaN where it is not defined.
         measure_control: the same for the control.
         figure: the figure that shows it.
+        needs: roles of the runs that the two measures read; none for a statement on the two-layer network.
+        simulations: names of the two-layer runs that they read.
+        networks: kinds of network that it is claimed for; all when None.
     """
 
     name: str
@@ -96,6 +114,13 @@ class Claim:
     measure: Callable[[Evidence], Sequence[float]]
     measure_control: Callable[[Evidence], Sequence[float]]
     figure: str
+    needs: tuple[str, ...] = ("base", "gentle")
+    simulations: tuple[str, ...] = ()
+    networks: tuple[str, ...] | None = None
+
+    def claimed_for(self, kind: str) -> bool:
+        """Whether it is claimed for a kind of network; a statement on the two-layer network is for none."""
+        return bool(self.needs) and (self.networks is None or kind in self.networks)
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,9 @@ class Verdict:
         control_values: the control's values.
         control_interval: their 90 % interval.
         holds: the interval lies inside the bound and the control's outside.
-        reason: why it does not hold; empty when it does.
+        reason: why it does not hold or was not judged; empty when it holds.
+        judged: whether there was evidence to judge it on; what was not judged does not hold, and has not failed.
+        kind: kind of the network it was judged on; empty for the two-layer network.
     """
 
     claim: Claim
@@ -119,10 +146,25 @@ class Verdict:
     control_interval: tuple[float, float]
     holds: bool
     reason: str
+    judged: bool = True
+    kind: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Judged, and does not hold."""
+        return self.judged and not self.holds
 
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
-    """Measures a claim and its control and compares both with the bound."""
+    """Measures a claim and its control and compares both with the bound.
+
+    A claim whose runs are not all there is not judged; nor is one on a kind of network that it is not claimed for.
+    """
+    kind = evidence.kind if claim.needs else ""
+    if claim.needs and not claim.claimed_for(kind):
+        return _not_judged(claim, kind, f"not claimed for {kind}")
+    if missing := evidence.missing(claim):
+        return _not_judged(claim, kind, f"needs {', '.join(missing)}")
     values = tuple(float(v) for v in claim.measure(evidence))
     control_values = tuple(float(v) for v in claim.measure_control(evidence))
     interval, control_interval = mean_interval(values), mean_interval(control_values)
@@ -136,7 +178,12 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
         reason = "the control does not fail"
     else:
         reason = ""
-    return Verdict(claim, values, interval, control_values, control_interval, not reason, reason)
+    return Verdict(claim, values, interval, control_values, control_interval, not reason, reason, kind=kind)
+
+
+def _not_judged(claim: Claim, kind: str, reason: str) -> Verdict:
+    undefined = float("nan"), float("nan")
+    return Verdict(claim, (), undefined, (), undefined, holds=False, reason=reason, judged=False, kind=kind)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -47,6 +47,7 @@ CLAIMS = (
         measure=each_seed(_sharpening),
         measure_control=each_seed(_shuffled_sharpening),
         figure="F9",
+        needs=("base",),
     ),
     Claim(
         name="C1b",

@@ -84,6 +84,7 @@ CLAIMS = (
         measure=each_seed(lambda e, w: phase_correlation(_losses(e, w), leading_pair(e, w))),
         measure_control=each_seed(_random_phase),
         figure="F1",
+        needs=("base",),
     ),
     Claim(
         name="C4b",
@@ -94,5 +95,6 @@ CLAIMS = (
         measure=each_seed(_outsized),
         measure_control=each_seed(_outsized_control),
         figure="F1",
+        needs=("base",),
     ),
 )

@@ -20,5 +20,6 @@ CLAIMS = (
         measure=each_seed(lambda e, w: _share_rising(e, w.edge)),
         measure_control=each_seed(lambda e, w: _share_rising(e, w.before)),
         figure="F1",
+        needs=("base",),
     ),
 )

@@ -165,6 +165,8 @@ CLAIMS = (
         measure=_t1,
         measure_control=_t1_control,
         figure="F8",
+        needs=(),
+        simulations=("default",),
     ),
     Claim(
         name="T6",
@@ -175,6 +177,8 @@ CLAIMS = (
         measure=_t6,
         measure_control=_t6_control,
         figure="F8",
+        needs=(),
+        simulations=("default",),
     ),
     Claim(
         name="T7",
@@ -185,6 +189,8 @@ CLAIMS = (
         measure=_t7,
         measure_control=_t7_control,
         figure="F8",
+        needs=(),
+        simulations=("default",),
     ),
     Claim(
         name="T8",
@@ -195,6 +201,8 @@ CLAIMS = (
         measure=_t8,
         measure_control=_t8_control,
         figure="F8",
+        needs=(),
+        simulations=("default",),
     ),
     Claim(
         name="T9",
@@ -205,6 +213,8 @@ CLAIMS = (
         measure=_t9,
         measure_control=_t9_control,
         figure="F8",
+        needs=(),
+        simulations=("edge",),
     ),
     Claim(
         name="T11",
@@ -215,5 +225,7 @@ CLAIMS = (
         measure=_t11,
         measure_control=_t11_control,
         figure="F8",
+        needs=(),
+        simulations=("default",),
     ),
 )

@@ -1,0 +1,191 @@
+"""The edge study against closed forms of the two-layer network, independent gradients, and the run it replays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import xarray as xr
+from torch import Tensor, nn
+
+from sim import descend, mlp
+from sim.curvature import HessianOperator, MeanLoss, rayleigh_quotient
+from sim.curvature.mean_loss import flatten
+from sim.two_layer import TwoLayerConfig
+from theory import drive, gradient_descent
+from validate.cifar10 import load_embedded, standardise
+from validate.claims.bounce import stretches
+from validate.edge_probe import EdgeMeasurements, EdgeProbe
+from validate.edge_study import replay
+from validate.opposing_groups import OpposingPair
+from validate.windows import Windows
+
+EDGE = TwoLayerConfig(beta=5.0, d1=100, exponent=1.0, lr=0.06, steps=3500, start="edge", sample_seeds=())
+OUTLIERS, EXAMPLES = 10, 100
+
+
+def windows_at(crossing: int) -> Windows:
+    whole = slice(crossing, crossing + 150)
+    return Windows(crossing, slice(0, 1), slice(crossing, crossing + 75), slice(crossing + 75, 150), whole, slice(0, 1))
+
+
+class TwoLayer(nn.Module):
+    """Losses of examples whose mean is the population loss of theory's model: w_i = ±1/√p on the outliers, else 0."""
+
+    def __init__(self, c: float, b: np.ndarray, s: float) -> None:
+        super().__init__()
+        self.c, self.s = (nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in (c, s))
+        self.b = nn.Parameter(torch.from_numpy(b.copy()))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """(n, 1) losses."""
+        model = EDGE.model
+        miss = self.c * self.b - torch.from_numpy(model.beta.copy())
+        main = 0.5 * (miss * torch.from_numpy(model.covariance.copy()) * miss).sum()
+        # ℓ = main + (α/2)(|w| − w c s)²
+        return (main + float(model.alpha[0]) / 2 * (w.abs() - w * self.c * self.s) ** 2)[:, None]
+
+
+@pytest.fixture(scope="module")
+def two_layer() -> tuple[xr.Dataset, np.ndarray, np.ndarray]:
+    """A study of 40 steps of the settled two-layer network, with theory's c and drive D at the measured steps."""
+    trajectory = gradient_descent(EDGE.model, EDGE.initial_state, EDGE.lr, EDGE.steps + 40).state
+    state, measured = trajectory.at(EDGE.steps), slice(EDGE.steps, None, 5)
+    network = TwoLayer(float(state.c), state.b, float(state.s[0]))
+    size = (EXAMPLES / (2 * OUTLIERS)) ** 0.5
+    w = torch.zeros(EXAMPLES, dtype=torch.float64)
+    w[:OUTLIERS], w[OUTLIERS : 2 * OUTLIERS] = size, -size
+    objective = MeanLoss(network, w, torch.zeros(EXAMPLES), lambda outputs, _: outputs[:, 0])
+    pair = OpposingPair(np.arange(OUTLIERS), np.arange(OUTLIERS, 2 * OUTLIERS), 1.0, 1.0)
+    bystanders = OpposingPair(np.arange(20, 30), np.arange(30, 40), 1.0, 1.0)
+    what = EdgeMeasurements(every=5, directions=3, draws=1)
+    probe = EdgeProbe(objective, EDGE.lr, pair, [[bystanders], [pair]], first_step=100, what=what)
+    for step in range(41):
+        gradients = list(torch.autograd.grad(network(w).mean(), list(network.parameters())))
+        probe(step, list(network.parameters()), gradients)
+        with torch.no_grad():
+            for parameter, slope in zip(network.parameters(), gradients, strict=True):
+                parameter -= EDGE.lr * slope
+    data = probe.record.dataset().assign_coords(kind=["any", "same labels"])
+    data["eigenvalue"] = "direction", probe.eigenvalues
+    data.attrs["lr"] = EDGE.lr
+    return data, trajectory.c[measured], drive(EDGE.model, trajectory)[measured]
+
+
+def test_sharpness_a_and_b_are_the_two_layer_networks(two_layer: tuple[xr.Dataset, np.ndarray, np.ndarray]) -> None:
+    """S = αc², so ∇S = 2αc along c: a = −2αc ∂_cL = 2αcD at the floor s = 0, and b = 4α²c² (T9)."""
+    data, c, slow = two_layer
+    alpha = float(EDGE.model.alpha[0])
+    np.testing.assert_allclose(data["sharpness"], alpha * c**2, rtol=1e-3)
+    np.testing.assert_allclose(data["b"], 4 * alpha**2 * c**2, rtol=1e-2)
+    np.testing.assert_allclose(data["a_across"], 2 * alpha * c * slow, rtol=2e-2)
+    np.testing.assert_allclose(data["alignment"], 1, atol=1e-3)
+    assert data["edge_step"].values.tolist() == list(range(100, 141))
+    assert data["edge_measured"].values.tolist() == list(range(100, 141, 5))
+
+
+def test_the_bounce_has_the_predicted_variance_and_growth(two_layer: tuple[xr.Dataset, np.ndarray, np.ndarray]) -> None:
+    """T9: s² = D/(αc); the oscillation neither grows nor shrinks."""
+    data, c, slow = two_layer
+    predicted = slow / (float(EDGE.model.alpha[0]) * c)
+    later = data.isel(edge_measured=slice(1, None))
+    np.testing.assert_allclose(later["bounce_square"], predicted[1:], rtol=1e-2)
+    np.testing.assert_allclose(later["bounce_share"], 1, atol=1e-3)
+    found = stretches(data, windows_at(100))
+    # The last measurement has no steps after it, the first no step before.
+    np.testing.assert_allclose(found.square, predicted[1:-1], rtol=1e-2)
+    np.testing.assert_allclose(found.rest_square, predicted[1:-1], rtol=2e-2)
+    np.testing.assert_allclose(found.growth, -1, atol=2e-2)
+    np.testing.assert_allclose(found.growth, 1 - EDGE.lr * found.curvature, atol=2e-2)
+    # The projection on the top eigenvector is s itself, from its start, up to the vector's sign.
+    x = data["projection"].values[:, 0]
+    assert np.abs(np.diff(x)).mean() == pytest.approx(2 * (predicted**0.5).mean(), rel=1e-2)
+    slope = data["gradient_projection"].values[:-1, 0]
+    np.testing.assert_allclose(np.diff(x), -EDGE.lr * slope, atol=1e-9)
+
+
+def test_groups_oppose_as_in_closed_form(two_layer: tuple[xr.Dataset, np.ndarray, np.ndarray]) -> None:
+    """∂_s ℓ± = ∓αc(1 ∓ cs)/p dominates; the whole Hessian's curvature along s is the groups' times their share p."""
+    data, _, _ = two_layer
+    share = 2 * OUTLIERS / EXAMPLES
+    assert (data["group_cosine"] < -0.9).all()
+    np.testing.assert_allclose(data["random_cosine"].sel(kind="any"), 1)  # bystanders share one gradient
+    np.testing.assert_allclose(data["random_cosine"].sel(kind="same labels").isel(draw=0), data["group_cosine"])
+    later = data.isel(edge_measured=slice(1, None))
+    ratio = later["group_curvature"] / later["bounce_curvature"]
+    np.testing.assert_allclose(ratio, 1 / share, rtol=1e-2)
+    np.testing.assert_allclose(later["curvature"].mean("example"), later["bounce_curvature"], rtol=1e-5)
+    assert (later["group_bounce_share"] > 0.9).all()
+    assert (later["top_share"] > 0.9).all()
+    assert (data["bulk_gradient_norm"] < data["group_gradient_norm"].min("side") / 2).all()
+
+
+def _small() -> tuple[nn.Module, Tensor, Tensor]:
+    images = load_embedded()
+    inputs = torch.from_numpy(standardise(images)).flatten(1)[::13].contiguous()
+    labels = torch.from_numpy(images.labels[::13].astype(np.int64))
+    return mlp([3072, 12, 10], "gelu", seed=1), inputs, labels
+
+
+class _Snapshots:
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+
+    def __call__(self, step: int, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        self.weights.append(flatten([p.detach() for p in parameters]).clone())
+
+
+PAIR = OpposingPair(np.arange(5), np.arange(40, 45), 1.0, 1.0)
+
+
+def test_the_replay_takes_the_steps_of_the_run_bit_for_bit() -> None:
+    network, inputs, labels = _small()
+    snapshots = _Snapshots()
+    base = descend(network, inputs, labels, lr=0.1, steps=24, probes=[snapshots], progress=False)
+    again = mlp([3072, 12, 10], "gelu", seed=5)
+    nn.utils.vector_to_parameters(snapshots.weights[10], again.parameters())
+    what = EdgeMeasurements(every=5, directions=3, draws=2)
+    data = replay(again, inputs, labels, lr=0.1, first_step=10, steps=14, pair=PAIR, what=what, progress=False)
+    assert (data["loss"].values == base.losses[10:]).all()
+    assert torch.equal(flatten(list(again.parameters())), flatten(list(network.parameters())))
+    moved = snapshots.weights[17] - snapshots.weights[10]
+    along = data["projection"].sel(edge_step=17).values
+    assert np.linalg.norm(along) <= float(moved.norm())
+    assert data["edge_measured"].values.tolist() == [10, 15, 20]
+    assert data.sizes["draw"] == 2
+    assert data["random_member"].dims == ("kind", "draw", "side", "rank")
+
+
+def test_group_numbers_are_those_of_plain_autograd() -> None:
+    network, inputs, labels = _small()
+    what = EdgeMeasurements(every=5, directions=3, draws=1)
+    probe = EdgeProbe(MeanLoss(network, inputs, labels), 0.1, PAIR, [[PAIR], [PAIR]], first_step=0, what=what)
+    parameters = list(network.parameters())
+
+    def gradient(examples: np.ndarray | slice) -> Tensor:
+        network.zero_grad()
+        F.cross_entropy(network(inputs[examples]), labels[examples]).backward()  # type: ignore[no-untyped-call]
+        return flatten([p.grad.clone() for p in parameters if p.grad is not None])
+
+    whole = gradient(slice(None))
+    probe(0, parameters, [p.grad.clone() for p in parameters if p.grad is not None])
+    data = probe.record.dataset()
+    first, second = gradient(PAIR.positive), gradient(PAIR.negative)
+    assert float(data["group_cosine"][0]) == pytest.approx(float(F.cosine_similarity(first, second, dim=0)), abs=1e-5)
+    norms = [float(first.norm()), float(second.norm())]
+    np.testing.assert_allclose(data["group_gradient_norm"][0], norms, rtol=1e-5)
+    rest = np.setdiff1d(np.arange(len(inputs)), np.concatenate([PAIR.positive, PAIR.negative]))
+    assert float(data["bulk_gradient_norm"][0]) == pytest.approx(float(gradient(rest).norm()), rel=1e-4)
+    # The midpoint's Rayleigh quotient of the group, by the group's own Hessian.
+    top = probe._top
+    assert top is not None
+    halfway = [
+        (p.detach() - 0.05 * g.view(p.shape)).requires_grad_()
+        for p, g in zip(parameters, torch.split(whole, [p.numel() for p in parameters]), strict=True)
+    ]
+    group = MeanLoss(network, inputs, labels).group(torch.from_numpy(PAIR.positive))
+    quotient = rayleigh_quotient(HessianOperator(group.of_chunk(halfway, slice(0, 5)), halfway), top)
+    assert float(data["group_curvature"][0, 0]) == pytest.approx(quotient, rel=1e-3)
+    share = float(torch.dot(first - second, top).abs() / (first - second).norm())
+    assert float(data["top_share"][0]) == pytest.approx(share, rel=1e-4)

@@ -1,0 +1,266 @@
+"""C2, C5, C6, C7, C14, C15, C16 hold on evidence made for them and fail where what they claim is taken away."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import xarray as xr
+from cases import planted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from validate.cifar10 import CLASSES
+from validate.claims import (
+    c02_onset,
+    c05_opposing_gradients,
+    c06_growth_factor,
+    c07_heavy_tail,
+    c14_oscillation_variance,
+    c15_outsized_features,
+    c16_signal_is_feature,
+)
+from validate.claims.base import Claim, Evidence, NetworkEvidence, judge
+from validate.claims.bounce import alternating_displacement, stretches
+from validate.claims.c02_onset import amplitude, onset_step
+from validate.claims.c07_heavy_tail import gaussian_like, median_hill_index, median_kurtosis, top_energy
+from validate.probes import COLOURS
+from validate.windows import find_windows
+
+STEPS, CROSSING, LR, N = 380, 200, 0.05, 1000
+EVERY, DRAWS = 5, 4
+MODULES = (
+    c02_onset,
+    c05_opposing_gradients,
+    c06_growth_factor,
+    c07_heavy_tail,
+    c14_oscillation_variance,
+    c15_outsized_features,
+    c16_signal_is_feature,
+)
+CLAIMS: tuple[Claim, ...] = tuple(claim for module in MODULES for claim in module.CLAIMS)
+OF = {claim.name: claim for claim in CLAIMS}
+
+
+def _base(seed: int) -> xr.Dataset:
+    """A pair swings from the crossing on, with large features; sky colours are planes and ships."""
+    rng = np.random.default_rng(seed)
+    measured = np.arange(0, STEPS, 10)
+    losses = 2.3 - 0.004 * np.arange(STEPS)[:, None] + 1e-4 * rng.normal(size=(STEPS, N)).cumsum(0)
+    losses[CROSSING:] += planted(seed, n=N, steps=STEPS - CROSSING, size=20, noise=0.05) - 2
+    data = xr.Dataset(coords={"measured": measured, "probed": measured, "colour": list(COLOURS)}, attrs={"lr": LR})
+    data["loss"] = ("step", "example"), losses
+    data["label"] = "example", rng.integers(0, 10, N).astype(np.uint8)
+    data["sharpness_iterate"] = "measured", np.minimum(measured * (40 / CROSSING), 40.5)
+    norms = np.tile(rng.uniform(0.9, 1.1, N), (len(measured), 1))
+    norms[:, :40] *= 1.5
+    data["feature_norm"] = ("probed", "example"), norms
+    sky = np.isin(COLOURS, c16_signal_is_feature.SKY)
+    probability = np.full((len(measured), len(COLOURS), 10), 0.1)
+    probability[:, sky] = 0.0
+    probability[:, sky, 0], probability[:, sky, 8] = 0.7, 0.3
+    data["colour_probability"] = ("probed", "colour", "class"), probability
+    return data.assign_coords({"class": list(CLASSES)})
+
+
+def _edge(seed: int) -> xr.Dataset:
+    """A study from 20 steps before the crossing: x = ±0.03 along the bounce, as predicted, and groups that carry it."""
+    rng = np.random.default_rng(seed)
+    steps = np.arange(CROSSING - 20, CROSSING + 150)
+    measured = steps[::EVERY]
+    x = 0.03 * (-1.0) ** steps
+    size = np.full(len(measured), 0.03**2)
+    data = xr.Dataset(coords={"edge_step": steps, "edge_measured": measured, "kind": ["any", "same labels"]})
+    data.attrs["lr"] = LR
+    along = 2 * x / LR
+    data["gradient_along_bounce"] = "edge_step", along + 0.3
+    slopes = rng.normal(0, 1e-3, (len(steps), 4))
+    slopes[:, 0] = along
+    data["gradient_projection"] = ("edge_step", "direction"), slopes
+    data["eigenvalue"] = "direction", np.array([40.0, 25.0, 20.0, 15.0])
+    data["bounce_square"] = "edge_measured", size
+    data["bounce_curvature"] = "edge_measured", np.full(len(measured), 40.0)
+    data["bounce_b"] = "edge_measured", np.full(len(measured), 3e4)
+    data["bounce_a"] = "edge_measured", size * 3e4 / 2
+    data["group_cosine"] = "edge_measured", np.full(len(measured), -0.6)
+    data["group_gradient_norm"] = ("edge_measured", "side"), np.full((len(measured), 2), 20.0)
+    data["group_bounce_share"] = "edge_measured", np.full(len(measured), 0.8)
+    data["group_curvature"] = ("edge_measured", "side"), np.full((len(measured), 2), 280.0)
+    drawn = (len(measured), 2, DRAWS)
+    noise = rng.normal(size=drawn)
+    data["random_cosine"] = ("edge_measured", "kind", "draw"), 0.05 * noise
+    data["random_bounce_share"] = ("edge_measured", "kind", "draw"), 0.1 + 0.02 * np.abs(noise)
+    for name, level in (("gradient_norm", 5.0), ("curvature", 40.0)):
+        data[f"random_{name}"] = ("edge_measured", "kind", "draw", "side"), np.full((*drawn, 2), level)
+    return data
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    networks = []
+    for seed in range(3):
+        base = _base(seed)
+        networks.append(NetworkEvidence(seed, {"base": base, "edge": _edge(seed)}, find_windows(base)))
+    return Evidence(networks)
+
+
+def _changed(evidence: Evidence, role: str, change: Callable[[xr.Dataset], xr.Dataset]) -> Evidence:
+    networks = [
+        dataclasses.replace(e, runs={**e.runs, role: change(e.runs[role].copy(deep=True))}) for e in evidence.networks
+    ]
+    return dataclasses.replace(evidence, networks=networks)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.name)
+def test_each_claim_holds_on_evidence_made_for_it(claim: Claim, evidence: Evidence) -> None:
+    verdict = judge(claim, evidence)
+    assert verdict.holds, (verdict.reason, verdict.values, verdict.control_values)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.name)
+def test_a_control_that_does_not_fail_is_a_defect(claim: Claim, evidence: Evidence) -> None:
+    verdict = judge(dataclasses.replace(claim, measure_control=claim.measure), evidence)
+    assert not verdict.holds
+    assert verdict.reason == "the control does not fail"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.name)
+def test_a_run_that_never_crosses_is_undefined_not_a_success(claim: Claim, evidence: Evidence) -> None:
+    without = [dataclasses.replace(e, windows=None) for e in evidence.networks]
+    verdict = judge(claim, dataclasses.replace(evidence, networks=without))
+    assert not verdict.holds
+    assert "not defined" in verdict.reason
+
+
+def _late(data: xr.Dataset) -> xr.Dataset:
+    """The oscillation becomes visible 60 steps after the crossing."""
+    losses = data["loss"].values
+    losses[CROSSING : CROSSING + 60] = losses[CROSSING - 60 : CROSSING]
+    return data
+
+
+def _gaussian(data: xr.Dataset) -> xr.Dataset:
+    changes = gaussian_like(np.diff(data["loss"].values, axis=0), np.random.default_rng(0))
+    data["loss"].values[1:] = data["loss"].values[0] + changes.cumsum(0)
+    return data
+
+
+def _scaled(name: str, factor: float) -> Callable[[xr.Dataset], xr.Dataset]:
+    def change(data: xr.Dataset) -> xr.Dataset:
+        data[name].values[:] *= factor
+        return data
+
+    return change
+
+
+def _without_probes(data: xr.Dataset) -> xr.Dataset:
+    return data.drop_vars(["feature_norm", "colour_probability"])
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "change"),
+    [
+        ("C2", "base", _late),
+        ("C5a", "edge", _scaled("group_cosine", -1)),
+        ("C5b", "edge", _scaled("group_gradient_norm", 0.4)),
+        ("C5c", "edge", _scaled("group_bounce_share", 0.5)),
+        ("C5d", "edge", _scaled("group_curvature", 0.5)),
+        # ηλ/2 off by a quarter.
+        ("C6", "edge", _scaled("bounce_curvature", 0.75)),
+        ("C7a", "base", _gaussian),
+        ("C7b", "base", _gaussian),
+        ("C7c", "base", _gaussian),
+        # The constant 1, and 4, in place of 2.
+        ("C14", "edge", _scaled("bounce_a", 0.5)),
+        ("C14", "edge", _scaled("bounce_a", 2.0)),
+        ("C15a", "base", lambda data: data.assign(feature_norm=data["feature_norm"] * 0 + 1)),
+        (
+            "C15b",
+            "base",
+            lambda data: data.assign(feature_norm=data["feature_norm"].isel(example=slice(None, None, -1))),
+        ),
+        ("C15a", "base", _without_probes),
+        ("C15b", "base", _without_probes),
+        ("C16", "base", lambda data: data.assign(colour_probability=data["colour_probability"] * 0 + 0.1)),
+        ("C16", "base", _without_probes),
+    ],
+)
+def test_each_claim_fails_without_what_it_claims(
+    evidence: Evidence, name: str, role: str, change: Callable[[xr.Dataset], xr.Dataset]
+) -> None:
+    assert not judge(OF[name], _changed(evidence, role, change)).holds
+
+
+def test_where_no_oscillation_stands_its_claims_are_undefined(evidence: Evidence) -> None:
+    def quiet(data: xr.Dataset) -> xr.Dataset:
+        data["gradient_along_bounce"].values[:] = 0.3 * 0.99 ** np.arange(data.sizes["edge_step"])
+        return data
+
+    for name in ("C5c", "C5d", "C14"):
+        verdict = judge(OF[name], _changed(evidence, "edge", quiet))
+        assert not verdict.holds
+        assert "not defined" in verdict.reason
+
+
+@given(st.floats(-1.15, -0.85), st.floats(1e-3, 1.0), st.floats(-1, 1), st.floats(-0.1, 0.1))
+def test_stretches_measure_growth_and_square(growth: float, start: float, steady: float, drift: float) -> None:
+    """x_t = x_0 gᵗ in closed form, on top of a steady slope with a drift."""
+    lr, steps = 0.05, np.arange(20)
+    x = start * growth**steps
+    # x_{t+1} − x_t = −η g_t
+    slope = (1 - growth) * x / lr + steady + drift * steps
+    seen = alternating_displacement(slope, lr)
+    # The filter's gain on gᵗ is −(g − 1)²/4g, and the slope's is (1 − g)/2: both 1 at g = −1.
+    np.testing.assert_allclose(
+        seen, x[1:-1] * (1 - growth) / 2 * -((growth - 1) ** 2) / (4 * growth), rtol=1e-6, atol=1e-9
+    )
+    np.testing.assert_allclose(seen[1:], growth * seen[:-1], rtol=1e-6, atol=1e-9)
+
+
+def test_stretches_leave_out_what_lies_before_the_crossing_or_is_too_short(evidence: Evidence) -> None:
+    e = evidence.networks[0]
+    assert e.windows is not None
+    edge = e.runs["edge"]
+    found = stretches(edge, e.windows)
+    assert len(found.first) == 30
+    assert edge["edge_step"].values[found.first].min() == CROSSING
+    assert found.standing.all()
+    short = stretches(edge.isel(edge_step=slice(0, -2)), e.windows)
+    assert len(short.first) == 29
+
+
+def test_the_onset_is_where_the_amplitude_reaches_half() -> None:
+    t = np.arange(200)
+    gap = 0.02 * t + (-1.0) ** t * np.where(t >= 120, 1.0, 1.05 ** np.minimum(t - 120.0, 0))
+    # 1.05^−14 is 0.505: the amplitude is half of the edge's 14 steps before it saturates.
+    step = onset_step(amplitude(gap), slice(120, 199))
+    assert step is not None
+    assert abs(step - 106) <= 3
+    assert onset_step(np.zeros(50), slice(10, 20)) is not None  # nothing is at least half of nothing
+    rising = np.linspace(0, 1, 50)
+    assert onset_step(rising[:5].repeat(4), slice(5, 15)) is not None
+
+
+def test_a_gaussian_has_no_heavy_tail_and_a_heavy_tail_is_measured() -> None:
+    rng = np.random.default_rng(0)
+    n = 20_000
+    normal, heavy = rng.normal(size=(5, n)), rng.standard_t(3, size=(5, n))
+    assert median_kurtosis(normal) == pytest.approx(3, abs=0.15)
+    assert median_hill_index(normal) > 4.5
+    assert median_hill_index(heavy) == pytest.approx(3, abs=0.5)
+    # A rank-one window: shares of χ²₁, whose top 5 % carry 2(zφ(z) + P(Z > z)) = 0.279 at z = 1.96.
+    one = np.outer([1.0, -1.0, 1.0], rng.normal(size=n))
+    assert top_energy(one) == pytest.approx(0.279, abs=0.01)
+
+
+def test_the_surrogate_keeps_mean_and_covariance_over_steps() -> None:
+    rng = np.random.default_rng(1)
+    mixing = rng.normal(size=(4, 4))
+    changes = mixing @ rng.standard_t(4, size=(4, 50_000)) + np.arange(4)[:, None]
+    drawn = gaussian_like(changes, rng)
+    np.testing.assert_allclose(drawn.mean(1), changes.mean(1), atol=0.1)
+    np.testing.assert_allclose(np.cov(drawn), np.cov(changes), rtol=0.1, atol=0.1)
+    assert median_kurtosis(drawn) == pytest.approx(3, abs=0.15)
+    assert median_kurtosis(changes) > 3.5

@@ -1,0 +1,75 @@
+"""C10, cause: without the opposing examples the network is flatter at the same loss, and reaches 2/η later.
+
+Four runs from one start: with all examples, and without a tenth of them: those that carry most of the loss changes at
+the base run's edge, as many at random with the same labels, and as many of the highest loss before the edge. Removed
+examples have weight 0 in the loss that is minimised and whose sharpness is measured. "The same loss" is the mean over
+the examples that all four runs keep, at the value that the base run has when it crosses 2/η.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from validate.claims.base import Bound, Claim, NetworkEvidence, each_seed
+from validate.equal_loss import mean_losses, sharpness_at_loss
+from validate.windows import Windows
+
+OPPOSING, RANDOM, HARDEST = "without_opposing", "without_random", "without_hardest"
+CONTROLS = {RANDOM: "as many at random, with the same labels", HARDEST: "as many of the highest loss before the edge"}
+
+
+def kept_by_all(evidence: NetworkEvidence) -> npt.NDArray[np.bool_]:
+    """(n,) examples with a full weight in each of the runs compared."""
+    kept = np.ones(evidence.run.sizes["example"], dtype=bool)
+    for role in (OPPOSING, *CONTROLS):
+        if role in evidence.runs:
+            kept &= evidence.runs[role]["example_weight"].values > 0
+    return kept
+
+
+def sharpness_ratio(evidence: NetworkEvidence, windows: Windows, role: str) -> float:
+    """Sharpness of a run over that of the base run, when both have the loss at which the base run crosses."""
+    kept = kept_by_all(evidence)
+    loss = float(mean_losses(evidence.run, kept)[: windows.crossing + 1].min())
+    own, base = (sharpness_at_loss(run, loss, kept) for run in (evidence.runs[role], evidence.run))
+    return own / base
+
+
+def crossing_ratio(evidence: NetworkEvidence, windows: Windows, role: str) -> float:
+    """Step of a run's first crossing of 2/η over the base run's; a run that never crosses counts with its length."""
+    run: xr.Dataset = evidence.runs[role]
+    above = run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
+    crossed = np.flatnonzero(above[1:] & ~above[:-1]) + 1
+    return float(run["measured"].values[crossed[0]] if crossed.size else run.sizes["step"]) / windows.crossing
+
+
+CLAIMS = tuple(
+    claim
+    for letters, (role, control) in zip(("ac", "bd"), CONTROLS.items(), strict=True)
+    for claim in (
+        Claim(
+            name=f"C10{letters[0]}",
+            statement="Cause: without a tenth of the examples, the opposing ones, the network is flatter at equal loss.",
+            statistic="sharpness over the base run's, at the loss at which that crosses 2/η, on examples kept by all",
+            bound=Bound(high=0.9),
+            control=control,
+            measure=each_seed(lambda e, w: sharpness_ratio(e, w, OPPOSING)),
+            measure_control=each_seed(lambda e, w, role=role: sharpness_ratio(e, w, role)),  # type: ignore[misc]
+            figure="F13",
+            needs=("base", OPPOSING, role),
+        ),
+        Claim(
+            name=f"C10{letters[1]}",
+            statement="Cause: without the opposing tenth of the examples, the network reaches 2/η later.",
+            statistic="step of the first crossing over the base run's; never counts as the run's length",
+            bound=Bound(low=1.1),
+            control=control,
+            measure=each_seed(lambda e, w: crossing_ratio(e, w, OPPOSING)),
+            measure_control=each_seed(lambda e, w, role=role: crossing_ratio(e, w, role)),  # type: ignore[misc]
+            figure="F13",
+            needs=("base", OPPOSING, role),
+        ),
+    )
+)

@@ -1,0 +1,114 @@
+"""C13: batch normalisation lessens the imbalance between opposing groups over minibatches.
+
+SGD on minibatches sees each example once an epoch. A run's table of losses (epochs × examples) gives its own opposing
+groups, as full-batch steps do elsewhere: the strongest pair of the table's changes over the first half of the epochs
+compared. Over the second half, each example's loss less its own mean is averaged over the members of a group that a
+minibatch holds; the variance over minibatches of the difference of the two groups is the imbalance, taken over that of
+random groups of the same size, whose difference varies too. Both runs are compared at equal loss: at epochs with a mean
+loss that the run without normalisation has in the second half of its training.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from validate.claims.base import Bound, Claim, Evidence, NetworkEvidence
+from validate.equal_loss import first_at_or_below
+from validate.opposing_groups import OpposingPair, random_pair_like, singular_pairs
+
+Array = npt.NDArray[np.float64]
+
+GROUP_SHARE = 0.05
+"""Each group holds so much of the examples, so that a minibatch holds some of each."""
+LEAST_EPOCHS = 6
+DRAWS = 100
+
+
+def steps_an_epoch(run: xr.Dataset) -> int:
+    """Number of minibatches in which every example comes once: the first step that sees example 0 again, at most."""
+    seen = np.cumsum(np.isfinite(run["loss"].values).sum(1))
+    return int(np.searchsorted(seen, run.sizes["example"])) + 1
+
+
+def by_epoch(run: xr.Dataset) -> tuple[Array, npt.NDArray[np.int64]]:
+    """(epochs, n) loss of every example in each whole epoch, and (epochs, n) the minibatch of the epoch it came in."""
+    each = steps_an_epoch(run)
+    losses = np.asarray(run["loss"].values, dtype=np.float64)
+    epochs = len(losses) // each
+    table = losses[: epochs * each].reshape(epochs, each, -1)
+    return np.nansum(table, axis=1), np.isfinite(table).argmax(1)
+
+
+def imbalance(
+    table: Array, batch: npt.NDArray[np.int64], rng: np.random.Generator, *, random: bool = False
+) -> tuple[float, OpposingPair]:
+    """Variance over minibatches of the gap of a run's own groups, over that of random groups (median of draws).
+
+    Args:
+        table: (epochs, n) losses; groups are chosen on the first half of the epochs and judged on the second.
+        batch: (epochs, n) minibatch in which each example came.
+        rng: of the random groups.
+        random: puts random groups in the place of the run's own: the level without opposing groups.
+    """
+    middle, n = len(table) // 2, table.shape[1]
+    size = max(1, int(GROUP_SHARE * n))
+    own = singular_pairs(table[: middle + 1], count=1, size=size)[0]
+    if random:
+        own = random_pair_like(own, n, rng)
+    judged, batches = table[middle:] - table[middle:].mean(0), batch[middle:]
+    chance = [_gap_variance(judged, batches, random_pair_like(own, n, rng)) for _ in range(DRAWS)]
+    return _gap_variance(judged, batches, own) / float(np.median(chance)), own
+
+
+def _gap_variance(judged: Array, batches: npt.NDArray[np.int64], pair: OpposingPair) -> float:
+    """Variance, over minibatches that hold some of both groups, of the difference of the groups' mean losses."""
+    gaps = []
+    for losses, batch in zip(judged, batches, strict=True):
+        means = [
+            np.bincount(batch[side], losses[side], batch.max() + 1)
+            / np.bincount(batch[side], minlength=batch.max() + 1)
+            for side in (pair.positive, pair.negative)
+            if side.size
+        ]
+        gaps.append(means[0] - means[1])
+    return float(np.nanvar(np.concatenate(gaps)))
+
+
+def _imbalances(evidence: NetworkEvidence, *, random: bool) -> tuple[float, float]:
+    """Of the runs with and without batch normalisation, at equal loss; NaN where there are too few such epochs."""
+    tables = {role: by_epoch(evidence.runs[role]) for role in ("batch_norm", "no_batch_norm")}
+    plain = tables["no_batch_norm"][0].mean(1)
+    high, low = plain[len(plain) // 2 : len(plain) // 2 + 3].mean(), plain[-3:].mean()
+    found = []
+    for table, batch in tables.values():
+        mean = table.mean(1)
+        begin, end = first_at_or_below(mean, high), first_at_or_below(mean, low)
+        if begin is None or end is None or len(mean) - begin < LEAST_EPOCHS:
+            return float("nan"), float("nan")
+        epochs = slice(begin, max(end + 1, begin + LEAST_EPOCHS))
+        rng = np.random.default_rng(evidence.seed)
+        found.append(imbalance(table[epochs], batch[epochs], rng, random=random)[0])
+    return found[0], found[1]
+
+
+def _ratios(evidence: Evidence, *, random: bool) -> list[float]:
+    both = [_imbalances(e, random=random) for e in evidence.networks]
+    return [with_norm / without for with_norm, without in both]
+
+
+CLAIMS = (
+    Claim(
+        name="C13",
+        statement="Batch normalisation lessens the imbalance between opposing groups under SGD.",
+        statistic="variance over minibatches of the group gap, over random groups', with batch norm over without",
+        bound=Bound(high=0.5),
+        control="random groups in the place of the opposing ones",
+        measure=lambda e: _ratios(e, random=False),
+        measure_control=lambda e: _ratios(e, random=True),
+        figure="F12",
+        needs=("batch_norm", "no_batch_norm"),
+        networks=("vgg11",),
+    ),
+)

@@ -1,0 +1,137 @@
+"""Makes the runs of a plan, or reads those that are there, and puts together what claims are judged on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sim import TwoLayerConfig, obtain_run, run_two_layer
+from sim.runs import Run, obtain_resumable_run
+from validate.cifar10 import Images
+from validate.claims import Evidence, NetworkEvidence
+from validate.network_run import NetworkConfig, run_network
+from validate.plan import PlannedRun, derive, make_plan
+from validate.presets import TWO_LAYER_RUNS, two_layer_name
+from validate.roles import Base, EdgeConfig, RunConfig, Setting, run_edge
+from validate.windows import find_windows
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where runs are kept and made.
+
+    Attributes:
+        runs: folder of the run store.
+        images: what networks are trained on.
+        device: where.
+        force: makes every run again.
+    """
+
+    runs: Path
+    images: Images
+    device: torch.device
+    force: bool = False
+
+    def obtain(self, config: RunConfig, base: Base | None) -> Run:
+        """A run of a network: read, gone on with, or made."""
+        if isinstance(config, EdgeConfig):
+            assert base is not None
+            return obtain_run(
+                self.runs,
+                config.name,
+                config,
+                lambda: run_edge(config, base.data, base.windows, self.images, self.device),
+                device=self.device,
+                force=self.force,
+            )
+        of_network: NetworkConfig = config
+        return obtain_resumable_run(
+            self.runs,
+            config.name,
+            config,
+            lambda run: run_network(of_network, self.images, self.device, run=run),
+            device=self.device,
+            force=self.force,
+        )
+
+    def simulate(self) -> dict[str, tuple[TwoLayerConfig, Run]]:
+        """The runs of the two-layer network by name."""
+        return {
+            name: (
+                config,
+                obtain_run(
+                    self.runs,
+                    two_layer_name(name),
+                    config,
+                    lambda config=config: run_two_layer(config, self.device),  # type: ignore[misc]
+                    device=self.device,
+                    force=self.force,
+                ),
+            )
+            for name, config in TWO_LAYER_RUNS.items()
+        }
+
+    def train(self, kind: str, setting: Setting, roles: Sequence[str]) -> tuple[Evidence, list[Run]]:
+        """Evidence on a kind of network, and its runs; tells on the terminal what it makes and the time left."""
+        clock = _Clock(make_plan(setting, roles, self.runs), self.force)
+        evidence, made = [], []
+        for seed in setting.seeds:
+            base: Base | None = None
+            runs: dict[str, Run] = {}
+            for role in roles:
+                config = derive(role, setting, seed, base)
+                if config is None:
+                    clock.skip(role, seed)
+                    continue
+                clock.begin(config.name, role, seed)
+                runs[role] = run = self.obtain(config, base)
+                clock.end(role, seed, run)
+                if role == "base" and (windows := find_windows(run.data)) is not None:
+                    base = Base(run.data.load(), windows)
+            data = {role: run.data.load() for role, run in runs.items()}
+            evidence.append(NetworkEvidence(seed, data, None if base is None else base.windows))
+            made += runs.values()
+        return Evidence(evidence, kind=kind), made
+
+
+class _Clock:
+    """Lines of progress over a whole plan, with the time left: what is made so far, over what it was to cost."""
+
+    def __init__(self, plan: Sequence[PlannedRun], force: bool) -> None:
+        self._left = {(run.role, run.seed): run.gradients for run in plan if force or not run.exists}
+        self._count, self._number = len(plan), 0
+        self._done, self._seconds, self._begun = 0.0, 0.0, 0.0
+
+    def begin(self, name: str, role: str, seed: int) -> None:
+        self._number += 1
+        self._begun = time.monotonic()
+        if (role, seed) in self._left:
+            words = f"  run {self._number} of {self._count}, {role}: {name}"
+            if self._done:
+                minutes = sum(self._left.values()) * self._seconds / self._done / 60
+                words += f"; {self._seconds / 60:.0f} min done, about {minutes:.0f} min left"
+            print(words, flush=True)
+
+    def end(self, role: str, seed: int, run: Run) -> None:
+        if (cost := self._left.pop((role, seed), None)) is not None:
+            self._done += cost
+            self._seconds += time.monotonic() - self._begun
+        print(f"  {network_line(run)}", flush=True)
+
+    def skip(self, role: str, seed: int) -> None:
+        self._number += 1
+        self._left.pop((role, seed), None)
+        print(f"  seed {seed} has no run {role}: its base run never crosses 2/η", flush=True)
+
+
+def network_line(run: Run) -> str:
+    """A run in a line: name, mean loss at the start and the end, seconds, divergence."""
+    loss = run.data["loss"]
+    ends = (float(loss[i].mean()) for i in (0, -1))
+    words = f"{run.name}: loss {' → '.join(f'{end:.2f}' for end in ends)}, {run.environment['seconds']:.0f} s"
+    diverged = run.data.attrs["diverged_at"]
+    return words if diverged < 0 else f"{words}, DIVERGED at step {diverged}, last finite weights kept"

@@ -1,0 +1,154 @@
+"""The plan: which runs the claims asked for need on a network, which of them exist, and how long the others take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from sim import build
+from sim.runs import list_runs, read_run
+from validate.cifar10 import CLASSES, Images
+from validate.claims import Claim
+from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_inputs, training_images
+from validate.roles import ROLES, Base, RunConfig, Setting
+from validate.windows import find_windows
+
+MEASUREMENT_GRADIENTS = 6.5
+"""What a measurement of the sharpness at one point costs, in gradients of the full batch; measured on the MLP."""
+EDGE_GRADIENTS = 60
+"""What a measurement of the edge study costs."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that claims need.
+
+    Attributes:
+        role: its role.
+        seed: its seed.
+        config: its configuration; None while the base run that it is derived from is not there.
+        exists: whether it is finished.
+        gradients: what making it costs, in full-batch gradients of the base run.
+        steps: number of steps.
+    """
+
+    role: str
+    seed: int
+    config: RunConfig | None
+    exists: bool
+    gradients: float
+    steps: int
+
+
+def roles_needed(claims: Sequence[Claim], kind: str, also: Sequence[str] = ()) -> tuple[str, ...]:
+    """The roles that the claims need on a kind of network, and others asked for, in the order of `ROLES`."""
+    needed = {role for claim in claims if claim.claimed_for(kind) for role in claim.needs} | set(also)
+    if any(ROLES[role].derive_from_run for role in needed):
+        needed.add("base")
+    return tuple(role for role in ROLES if role in needed and kind in (ROLES[role].kinds or (kind,)))
+
+
+def make_plan(setting: Setting, roles: Sequence[str], runs: Path) -> list[PlannedRun]:
+    """Every run of the roles, seed after seed, the base run first.
+
+    Args:
+        setting: of the network.
+        roles: as `roles_needed` gives them.
+        runs: folder of the run store.
+    """
+    there = set(list_runs(runs))
+    planned = []
+    for seed in setting.seeds:
+        config = setting.base(seed)
+        base = _finished_base(config, runs) if config.name in there else None
+        crosses = base is not None or config.name not in there
+        for role in roles:
+            derived = derive(role, setting, seed, base)
+            if derived is None and not crosses:
+                continue  # nothing to derive it from: the base run never crosses
+            exists = derived is not None and derived.name in there
+            planned.append(PlannedRun(role, seed, derived, exists, _cost(derived, setting), _steps(derived, setting)))
+    return planned
+
+
+def derive(role: str, setting: Setting, seed: int, base: Base | None) -> RunConfig | None:
+    """The configuration of a role; None where it waits for a base run that crosses."""
+    of = ROLES[role]
+    if of.derive is not None:
+        return of.derive(setting, setting.base(seed))
+    assert of.derive_from_run is not None
+    return None if base is None else of.derive_from_run(setting, setting.base(seed), base)
+
+
+def seconds_a_gradient(config: NetworkConfig, images: Images, device: torch.device, *, repeats: int = 2) -> float:
+    """Measured seconds of one full-batch gradient of a network, the faster of some."""
+    images = training_images(config, images)
+    network = build(config.architecture, IMAGE_SHAPE, len(CLASSES), config.seed).to(device)
+    inputs = network_inputs(config.architecture, images).to(device)
+    labels = torch.from_numpy(images.labels.astype("int64")).to(device)
+    seconds = []
+    for _ in range(repeats + 1):  # the first warms up
+        begin = time.perf_counter()
+        for part in config.batches.of_step(0, len(labels), device):
+            torch.autograd.backward(F.cross_entropy(network(inputs[part]), labels[part]))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds[1:])
+
+
+def table(plan: Sequence[PlannedRun], gradient: float) -> str:
+    """The plan in words: a line for each role, and the time that what is missing takes.
+
+    Args:
+        plan: the runs.
+        gradient: seconds of a gradient.
+    """
+    lines = [f"  {'role':24}{'runs':>5}{'there':>6}{'steps':>8}{'minutes':>9}  what"]
+    for role in dict.fromkeys(run.role for run in plan):
+        own = [run for run in plan if run.role == role]
+        left = sum(run.gradients for run in own if not run.exists) * gradient / 60
+        there = sum(run.exists for run in own)
+        steps = own[0].steps
+        lines.append(f"  {role:24}{len(own):5}{there:6}{steps:8}{left:9.1f}  {ROLES[role].describes}")
+    for run in plan:
+        name = run.config.name if run.config else "(derived from the base run, once that is there)"
+        lines.append(f"    seed {run.seed} {run.role}: {name}{', there' if run.exists else ''}")
+    lines.append(
+        f"  {minutes_left(plan, gradient):.0f} minutes left, at {gradient:.3g} s a gradient on this machine now"
+    )
+    return "\n".join(lines)
+
+
+def minutes_left(plan: Sequence[PlannedRun], gradient: float) -> float:
+    """Minutes that the runs that are not there take."""
+    return sum(run.gradients for run in plan if not run.exists) * gradient / 60
+
+
+def _finished_base(config: NetworkConfig, runs: Path) -> Base | None:
+    data = read_run(runs, config.name).data
+    windows = find_windows(data)
+    return None if windows is None else Base(data.load(), windows)
+
+
+def _steps(config: RunConfig | None, setting: Setting) -> int:
+    return setting.network.steps if config is None else config.steps
+
+
+def _cost(config: RunConfig | None, setting: Setting) -> float:
+    """Gradients of the full batch that a run costs."""
+    if config is None:
+        config = setting.network
+    if not isinstance(config, NetworkConfig):
+        return config.steps * (1 + EDGE_GRADIENTS / config.measurements.every)
+    count = config.images_per_class * len(CLASSES)
+    share = min(1.0, (config.batches.size or count) / count)
+    measurements = MEASUREMENT_GRADIENTS * (2 if config.midpoint else 1) / config.measure_every
+    blocks = 4 * MEASUREMENT_GRADIENTS / config.blocks_every if config.blocks_every else 0
+    step = share * (2 if config.optimizer.kind == "sam" else 1)
+    return config.steps * (step + measurements + blocks)

@@ -1,0 +1,222 @@
+"""The roles that runs play in claims, and each role's configuration, derived from that of the base run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import xarray as xr
+
+from sim import Batches, LossRule, OptimizerChoice
+from theory.command_line import InputError
+from validate.cifar10 import Images
+from validate.claims.pairs import pair_of_run
+from validate.edge_study import EdgeMeasurements, replay
+from validate.interventions import Intervention, Kind, choose_examples
+from validate.network_run import NetworkConfig, network_inputs, trained_network, training_images
+from validate.windows import Windows
+
+CONTROL_DIVISOR = 10
+"""The gentle runs take a tenth of the step size."""
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The base run of a kind of network in a preset, and the numbers that roles add to it; all are our choices."""
+
+    network: NetworkConfig
+    """The base run, but for its seed."""
+    seeds: tuple[int, ...]
+    """Seeds of the initial weights."""
+    adam_lr: float = 1e-4
+    """Step size of Adam, and of SplitSGD's sign steps."""
+    threshold: float = 3e-4
+    """Size of gradient above which SplitSGD takes a sign step: about half of the coordinates at the start."""
+    batch: int = 50
+    """Examples in a minibatch, for the roles that take minibatches."""
+    sgd_lr: float = 0.05
+    """Step size of those."""
+    sgd_steps: int = 400
+    """Number of steps of those."""
+    share: float = 0.1
+    """Share of the examples that an intervention acts on."""
+    edge: EdgeMeasurements = field(default_factory=EdgeMeasurements)
+    """What the edge study measures."""
+
+    def base(self, seed: int) -> NetworkConfig:
+        """The base run of a seed."""
+        return replace(self.network, seed=seed)
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """An edge study: a stretch of a base run, replayed from one of its snapshots."""
+
+    base: NetworkConfig
+    """The run that is replayed."""
+    first_step: int
+    """Step of the snapshot."""
+    steps: int
+    """Number of steps."""
+    measurements: EdgeMeasurements = field(default_factory=EdgeMeasurements)
+    """What is measured."""
+
+    @property
+    def name(self) -> str:
+        """Name of the study's folder: unique together with that of the base run."""
+        return f"{self.base.name}-edge"
+
+
+RunConfig = NetworkConfig | EdgeConfig
+
+
+@dataclass(frozen=True)
+class Base:
+    """A finished base run with its windows, which some roles are derived from."""
+
+    data: xr.Dataset
+    windows: Windows
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role.
+
+    Attributes:
+        describes: the run in words.
+        derive: its configuration from the setting and the base run's.
+        derive_from_run: the same where it depends on the finished base run too; the other then is None.
+        kinds: kinds of network that have it; all when None.
+    """
+
+    describes: str
+    derive: Callable[[Setting, NetworkConfig], NetworkConfig] | None = None
+    derive_from_run: Callable[[Setting, NetworkConfig, Base], RunConfig] | None = None
+    kinds: tuple[str, ...] | None = None
+
+
+def _plain(base: NetworkConfig, **changes: Any) -> NetworkConfig:
+    """A run beside the base run: no snapshots, probes, blocks or midpoints, but where asked for."""
+    return replace(base, **{"snapshot_every": 0, "probe_every": 0, "blocks_every": 0, "midpoint": False, **changes})
+
+
+def _gentle(setting: Setting, base: NetworkConfig) -> NetworkConfig:
+    lr = base.lr / CONTROL_DIVISOR
+    return _plain(base, lr=lr, measure_every=2 * base.measure_every, midpoint=True, step_lengths=False)
+
+
+def _momentum(setting: Setting, base: NetworkConfig) -> NetworkConfig:
+    # 2(1 + μ)/η′ = 2/η (T13)
+    return _plain(base, lr=round((1 + MOMENTUM) * base.lr, 12), optimizer=OptimizerChoice("momentum", MOMENTUM))
+
+
+def _optimizer(**choice: Any) -> Callable[[Setting, NetworkConfig], NetworkConfig]:
+    return lambda setting, base: _plain(base, optimizer=OptimizerChoice(**choice))
+
+
+def _adam(setting: Setting, base: NetworkConfig) -> NetworkConfig:
+    return _plain(base, lr=setting.adam_lr, optimizer=OptimizerChoice("adam"))
+
+
+def _split_sgd(setting: Setting, base: NetworkConfig) -> NetworkConfig:
+    choice = OptimizerChoice(
+        "split_sgd", MOMENTUM, dampening=MOMENTUM, sign_lr=setting.adam_lr, threshold=setting.threshold
+    )
+    return _plain(base, optimizer=choice)
+
+
+def _loss(rule: LossRule) -> Callable[[Setting, NetworkConfig], NetworkConfig]:
+    return lambda setting, base: _plain(base, loss=rule)
+
+
+def _minibatches(*, norm: bool) -> Callable[[Setting, NetworkConfig], NetworkConfig]:
+    def derive(setting: Setting, base: NetworkConfig) -> NetworkConfig:
+        kind = "vgg11_bn" if norm else base.architecture.kind
+        return _plain(
+            base,
+            architecture=replace(base.architecture, kind=kind),
+            lr=setting.sgd_lr,
+            steps=setting.sgd_steps,
+            batches=Batches(size=setting.batch, seed=base.seed),
+            measure_every=setting.sgd_steps,
+            step_lengths=False,
+        )
+
+    return derive
+
+
+def _intervention(kind: Kind, chosen: str, amount: float = 0.0) -> Callable[[Setting, NetworkConfig, Base], RunConfig]:
+    def derive(setting: Setting, base: NetworkConfig, run: Base) -> RunConfig:
+        count = max(1, round(setting.share * run.data.sizes["example"]))
+        examples = choose_examples(run.data, run.windows, count, base.seed)[chosen]
+        what = Intervention(kind, tuple(int(i) for i in examples), amount, chosen)
+        return _plain(base, intervention=what, step_lengths=False)
+
+    return derive
+
+
+def _edge(setting: Setting, base: NetworkConfig, run: Base) -> RunConfig:
+    snapshots = run.data["snapshot_step"].values if "snapshot_step" in run.data else ()
+    before = [int(step) for step in snapshots if step <= run.windows.crossing]
+    if not before:
+        raise InputError(f"run {base.name} has no snapshot before its crossing: give --force to make it with snapshots")
+    return EdgeConfig(base, before[-1], run.windows.edge.stop - before[-1], setting.edge)
+
+
+ROLES: Mapping[str, Role] = {
+    "base": Role("full-batch gradient descent at the step size in question", lambda setting, base: base),
+    "gentle": Role("a tenth of the step size, as many steps", _gentle),
+    "adam": Role("Adam", _adam),
+    "momentum": Role("heavy-ball momentum with the base run's threshold: step size (1 + μ)η, μ = 0.9", _momentum),
+    "momentum_dampened": Role(
+        "dampened momentum at the base run's step size, μ = τ = 0.9",
+        _optimizer(kind="momentum", momentum=MOMENTUM, dampening=MOMENTUM),
+    ),
+    "split_sgd": Role("SplitSGD with dampened momentum, sign steps of Adam's size", _split_sgd),
+    "sam": Role("sharpness-aware minimisation", _optimizer(kind="sam")),
+    "batch_norm": Role("SGD on minibatches, with batch normalisation", _minibatches(norm=True), kinds=("vgg11",)),
+    "no_batch_norm": Role("SGD on the same minibatches, without", _minibatches(norm=False), kinds=("vgg11",)),
+    "label_smoothing": Role("label smoothing of 0.1", _loss(LossRule(label_smoothing=0.1))),
+    "squared": Role("squared loss", _loss(LossRule("squared"))),
+    "without_opposing": Role("without the opposing tenth", derive_from_run=_intervention("remove", "opposing")),
+    "without_random": Role(
+        "without a random tenth of the same labels", derive_from_run=_intervention("remove", "random")
+    ),
+    "without_hardest": Role("without the tenth of highest loss", derive_from_run=_intervention("remove", "hardest")),
+    "down_weighted_opposing": Role(
+        "the opposing tenth at a fifth of its weight", derive_from_run=_intervention("down_weight", "opposing", 0.2)
+    ),
+    "clipped_opposing": Role(
+        "the opposing tenth's losses capped at 1 nat", derive_from_run=_intervention("clip", "opposing", 1.0)
+    ),
+    "relabelled_opposing": Role(
+        "the opposing tenth under its commonest label", derive_from_run=_intervention("relabel", "opposing")
+    ),
+    "recoloured_opposing": Role(
+        "the opposing tenth in the mean colour", derive_from_run=_intervention("recolour", "opposing", 1.0)
+    ),
+    "edge": Role("the base run's edge, replayed and measured closely", derive_from_run=_edge),
+}
+
+
+def run_edge(
+    config: EdgeConfig, base: xr.Dataset, windows: Windows, images: Images, device: torch.device
+) -> xr.Dataset:
+    """Replays a base run's edge from its snapshot (`validate.edge_study`)."""
+    of = config.base
+    images = training_images(of, images)
+    return replay(
+        trained_network(of, base, device, at_step=config.first_step),
+        network_inputs(of.architecture, images).to(device),
+        torch.from_numpy(images.labels.astype("int64")).to(device),
+        lr=of.lr,
+        first_step=config.first_step,
+        steps=config.steps,
+        pair=pair_of_run(base, windows),
+        what=config.measurements,
+        seed=of.seed,
+        description=config.name,
+    )
