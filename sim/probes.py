@@ -168,7 +168,8 @@ class SharpnessProbe:
             weights=None if self.example_weights is None else self.example_weights / self.example_weights.sum(),
             ghost_batches=self.batches.ghost,
         )
-        if rank_count() == 1 or self.batches.ghost or not objective.divisible:
+        divides = objective.divisible and not self.batches.ghost and self.loss.divides
+        if rank_count() == 1 or not divides:
             return self._operator(objective, parameters)
         return SummedOperator(self._operator(own_part(objective), parameters))
 

@@ -33,6 +33,7 @@ from sim import (
     obtain_resumable_run,
     obtain_run,
 )
+from sim.losses import LossRule
 from sim.opposing_data import OpposingLaw, draw_examples
 from sim.optimizers import SAM
 from sim.second_moments import sample_moments
@@ -169,6 +170,18 @@ def moments(count: int) -> dict[str, list[Any]]:
 
 
 @dataclass(frozen=True)
+class LossOfOrder(LossRule):
+    """A loss that depends on the place of an example among all."""
+
+    divides = False
+
+    def __call__(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(31,) losses."""
+        assert len(outputs) == 31
+        return super().__call__(outputs, labels) * torch.arange(31)
+
+
+@dataclass(frozen=True)
 class Training:
     """A small run of descent, so that each way of dividing a step has one."""
 
@@ -176,6 +189,7 @@ class Training:
     optimizer: str = "gd"
     weighted: bool = False
     norm: bool = False
+    loss: LossRule = field(default_factory=LossRule)
     lr: float = 0.3
     steps: int = 30
 
@@ -198,9 +212,8 @@ def train(case: Training, run: RunInProgress | None = None) -> xr.Dataset:
         network.insert(1, torch.nn.BatchNorm1d(8))
     network = network.double()
     record = Record() if run is None else run.record
-    probe = SharpnessProbe(
-        network, x, y, case.lr, every=5, blocks_every=10, tolerance=1e-7, example_weights=weights, record=record
-    )
+    options: dict[str, Any] = {"loss": case.loss, "example_weights": weights, "batches": case.batches}
+    probe = SharpnessProbe(network, x, y, case.lr, every=5, blocks_every=10, tolerance=1e-7, record=record, **options)
     descent = descend(
         network,
         x,
@@ -208,12 +221,11 @@ def train(case: Training, run: RunInProgress | None = None) -> xr.Dataset:
         lr=case.lr,
         steps=case.steps,
         optimizer=OPTIMIZERS[case.optimizer],
-        example_weights=weights,
-        batches=case.batches,
         probes=[probe],
         record=record,
         checkpoints=None if run is None else run.checkpoints,
         progress=False,
+        **options,
     )
     data = descent.data
     data["final_parameters"] = "parameter", torch.cat([p.detach().flatten() for p in network.parameters()]).numpy()

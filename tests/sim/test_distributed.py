@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ranks
 import torch
-from ranks import Training, on_ranks
+from ranks import LossOfOrder, Training, on_ranks
 
 from sim import Batches, distributed
 from sim.opposing_data import CHUNK
@@ -78,6 +78,7 @@ CASES = {
     "one example a step": Training(Batches(size=1), steps=12),
     "batch norm": Training(norm=True),
     "ghost batches": Training(Batches(chunk=8, ghost=True), norm=True),
+    "loss that does not divide": Training(loss=LossOfOrder(), lr=0.01),
     "diverging": Training(lr=1e38),
 }
 
