@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import tyro
 
 from sim.device import choose_device
+from sim.distributed import processes
 from sim.runs import obtain_run
-from sim.sweep import PhaseConfig, phase_table, sweep_phase
+from sim.sweeps import STUDIES, Study, make_sweep
 from sim.two_layer import TwoLayerConfig, run_two_layer
 from theory.command_line import main
+
+S = TypeVar("S", bound=Study)
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,16 @@ def two_layer_command(command: TwoLayerCommand) -> int:
 
 
 @dataclass(frozen=True)
-class PhaseCommand:
-    """Phase diagram over (η, α‖β‖): converges, oscillates or diverges, beside the theory's boundaries.
+class SweepCommand(Generic[S]):
+    """A sweep: finished units are read, an interrupted sweep goes on from them; ends in a table.
 
-    Each ‖β‖ is one run of the store; an interrupted sweep goes on from those that are finished.
+    The units' data together are the run `--name` of the store. Under `torchrun` each rank makes its share of the units.
     """
 
-    sweep: tyro.conf.OmitArgPrefixes[PhaseConfig] = field(default_factory=PhaseConfig)
+    sweep: tyro.conf.OmitArgPrefixes[S]
     """The sweep."""
+    name: str | None = None
+    """Name of the folder that the sweep's data go to; the sweep's own when not given."""
     device: str = "auto"
     """auto, cpu or cuda."""
     runs: Path = Path("runs")
@@ -62,16 +69,28 @@ class PhaseCommand:
     """Make every unit again, finished or not."""
 
 
-def phase_command(command: PhaseCommand) -> int:
-    """Makes the sweep's units that are not there yet and prints the table."""
-    data = sweep_phase(command.sweep, command.runs, choose_device(command.device), force=command.force)
-    print(phase_table(data, command.sweep.alpha))
-    return 0
+def _sweep_command(study: type[Study]) -> Callable[..., int]:
+    """The command of one study: makes the units that are not there yet and prints the table."""
+
+    def command(command: SweepCommand[Study]) -> int:
+        device = choose_device(command.device)
+        data = make_sweep(command.sweep, command.runs, device, name=command.name, force=command.force)
+        print(command.sweep.table(data))
+        return 0
+
+    command.__annotations__["command"] = SweepCommand[study]  # type: ignore[valid-type]
+    command.__doc__ = study.__doc__
+    return command
+
+
+SWEEPS = {study.name: _sweep_command(study) for study in STUDIES}
+"""The command of every study."""
 
 
 if __name__ == "__main__":
-    main(
-        {"two-layer": two_layer_command, "sweep": {"phase": phase_command}},
-        prog="python -m sim",
-        description="Simulations of opposing features; results go to the run store, finished runs are skipped.",
-    )
+    with processes():
+        main(
+            {"two-layer": two_layer_command, "sweep": SWEEPS},
+            prog="python -m sim",
+            description="Simulations of opposing features; results go to the run store, finished runs are skipped.",
+        )

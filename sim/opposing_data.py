@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sim.distributed import own
 from sim.heavy_tails import SizeLaw
+from sim.random_numbers import CounterNumbers, RandomNumbers, SequentialNumbers
 from theory import Model
 from theory.command_line import InputError, require_positive
 
@@ -71,9 +72,10 @@ def draw_examples(
     device: torch.device,
     law: OpposingLaw = TWO_POINT,
     *,
+    source: Literal["sequence", "counters"] = "sequence",
     over_ranks: bool = False,
 ) -> Iterator[Examples]:
-    """Draws examples chunk by chunk; the same seed gives the same examples on every device and number of ranks.
+    """Draws examples chunk by chunk; the same seed gives the same examples on every device.
 
     x ~ N(0, Σ). With probability p_j an example is an outlier of pair j, and of no other pair: its opposing feature is
     ±√(α_j/p_j) X, with X of the size law and of second moment 1, so that the feature's second moment is α_j.
@@ -82,49 +84,59 @@ def draw_examples(
         model: second moments and target, with any number of opposing pairs.
         count: number of examples n.
         fraction: p_j, the fraction of outliers of each pair; one number stands for every pair.
-        seed: seed of the generator, which runs on the CPU.
+        seed: seed of the random numbers.
         device: where the examples are put.
         law: sizes, imbalance of the groups and label noise.
-        over_ranks: whether to draw only this rank's share of the chunks. Each chunk then has its own generator, so that
-            no rank draws what another needs: beyond the first chunk it is another sample than without, the same
-            whatever the number of ranks, one included.
+        source: ``sequence`` draws on the CPU, in order, and moves the chunks: the same bits everywhere. ``counters``
+            makes every chunk on the device, by itself (`sim.random_numbers`): groups and signs are the same
+            everywhere, features to rounding. The two give different examples from one seed.
+        over_ranks: whether to draw only this rank's share of the chunks; from counters.
 
     Raises:
         InputError: count or a fraction is out of range, or the fractions are not one a pair.
     """
     require_positive("examples", count)
     fractions = pair_fractions(model, fraction)
+    if over_ranks and source != "counters":
+        raise InputError(f"source is {source}, of which no rank can draw its chunks alone: give counters")
     generator = torch.Generator().manual_seed(seed)
-    deviation = torch.tensor(model.covariance).sqrt()
-    beta = torch.tensor(model.beta)
-    edges = torch.tensor(fractions, dtype=torch.float64).cumsum(0)
-    scale = (torch.tensor(model.alpha) / torch.tensor(fractions, dtype=torch.float64)).sqrt()
+    buffer = torch.empty(0, dtype=torch.float64)
     starts = range(0, count, CHUNK)
     for begin in own(starts) if over_ranks else starts:
         n = min(CHUNK, count - begin)
-        if over_ranks:
-            generator = _chunk_generator(seed, begin // CHUNK)
-        x = torch.randn(n, beta.numel(), generator=generator, dtype=torch.float64) * deviation
-        # Which of [0, p₁), [p₁, p₁ + p₂), … the draw falls into; J beyond all of them.
-        pair = torch.bucketize(torch.rand(n, generator=generator, dtype=torch.float64), edges, right=True)
-        negative = torch.rand(n, generator=generator, dtype=torch.float64) < 1 - law.plus_share
-        rows = (pair < len(fractions)).nonzero().squeeze(1)
-        pairs = pair[rows]
-        sign = torch.where(negative[rows], -1, 1)
-        group = torch.zeros(n, dtype=torch.int64)
-        group[rows] = sign * (pairs + 1)
-        feature = torch.zeros(n, len(fractions), dtype=torch.float64)
-        feature[rows, pairs] = sign * scale[pairs] * law.sizes.draw(len(rows), generator)
-        target = x @ beta + feature.abs().sum(1)
-        if law.noise:
-            target += law.noise * torch.randn(n, generator=generator, dtype=torch.float64)
-        yield Examples(torch.cat([x, feature], 1).to(device), target.to(device), group.to(device), len(fractions))
+        by_counters = source == "counters"
+        numbers = CounterNumbers(seed, begin // CHUNK, device) if by_counters else SequentialNumbers(generator)
+        if len(buffer) < n:
+            # One for all chunks: fresh memory costs a quarter of the time that the normal numbers in it take.
+            buffer = torch.empty(n, model.beta.size, dtype=torch.float64, device=numbers.device)
+        features, target, group = _draw_chunk(model, fractions, law, numbers, buffer[:n])
+        yield Examples(features.to(device), target.to(device), group.to(device), len(fractions))
 
 
-def _chunk_generator(seed: int, chunk: int) -> torch.Generator:
-    """Generator of one chunk, so that any chunk can be drawn without those before it."""
-    chunk_seed = seed if chunk == 0 else int(np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(chunk_seed)
+def _draw_chunk(
+    model: Model, fractions: list[float], law: OpposingLaw, numbers: RandomNumbers, buffer: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, target and group of as many examples as the buffer (n, d1) has rows, on the numbers' device."""
+    device, (n, ordinary) = numbers.device, buffer.shape
+    p = torch.tensor(fractions, dtype=torch.float64, device=device)
+    scale = (torch.tensor(model.alpha, device=device) / p).sqrt()
+    x = numbers.normal_(buffer).mul_(torch.tensor(model.covariance, device=device).sqrt())
+    # Which of [0, p₁), [p₁, p₁ + p₂), … the draw falls into; J beyond all of them.
+    pair = torch.bucketize(numbers.uniform(n), p.cumsum(0), right=True)
+    negative = numbers.uniform(n) < 1 - law.plus_share
+    rows = (pair < len(fractions)).nonzero().squeeze(1)
+    pairs = pair[rows]
+    sign = torch.where(negative[rows], -1, 1)
+    group = torch.zeros(n, dtype=torch.int64, device=device)
+    group[rows] = sign * (pairs + 1)
+    features = torch.empty(n, ordinary + len(fractions), dtype=torch.float64, device=device)
+    features[:, :ordinary] = x
+    opposing = features[:, ordinary:].zero_()
+    opposing[rows, pairs] = sign * scale[pairs] * law.sizes.draw(len(rows), numbers)
+    target = x @ torch.tensor(model.beta, device=device) + opposing.abs().sum(1)
+    if law.noise:
+        target += law.noise * numbers.normal_(torch.empty(n, dtype=torch.float64, device=device))
+    return features, target, group
 
 
 def pair_fractions(model: Model, fraction: float | Sequence[float]) -> list[float]:

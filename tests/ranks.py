@@ -164,7 +164,7 @@ def lose_the_other() -> None:
 def moments(count: int) -> dict[str, list[Any]]:
     """Sums over the chunks of a sample, of every group."""
     model, law = Model([8.0, 5.0], [-1.0, 0.5, 1.5], [0.3, 0.6, 1.0]), OpposingLaw(plus_share=0.7, noise=0.3)
-    chunks = draw_examples(model, count, [0.2, 0.1], 5, torch.device("cpu"), law, over_ranks=True)
+    chunks = draw_examples(model, count, [0.2, 0.1], 5, torch.device("cpu"), law, source="counters", over_ranks=True)
     result = sample_moments(chunks, over_ranks=True)
     return {name: [m.gram.tolist(), m.cross.tolist(), float(m.square)] for name, m in result.items()}
 

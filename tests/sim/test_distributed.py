@@ -11,7 +11,8 @@ import torch
 from ranks import LossOfOrder, Training, on_ranks
 
 from sim import Batches, distributed
-from sim.opposing_data import CHUNK
+from sim.opposing_data import CHUNK, draw_examples
+from theory import InputError, Model
 
 
 def test_one_process_is_all_there_is_without_torchrun() -> None:
@@ -56,6 +57,11 @@ def test_a_rank_that_ends_is_noticed_by_the_one_that_waits_for_it() -> None:
     first, second = on_ranks(ranks.lose_the_other)
     assert first.error.startswith("RankLost: rank 0 stops, as another rank has ended; what it said tells why")
     assert second.status == 9
+
+
+def test_a_sequence_of_random_numbers_cannot_be_divided() -> None:
+    with pytest.raises(InputError, match="give counters"):
+        next(draw_examples(Model([8.0], [1.0], [1.0]), 10, 0.2, 0, torch.device("cpu"), over_ranks=True))
 
 
 @pytest.mark.parametrize("count", [100, 3 * CHUNK + 1000])

@@ -1,25 +1,29 @@
-"""Sweeps of many runs, unit by unit through the run store: what is finished is read, so a killed sweep goes on.
+"""The phase diagram asks of each (η, α‖β‖) whether descent converges, oscillates or diverges.
 
-The phase diagram asks of each (η, α‖β‖) whether descent converges, oscillates or diverges, and sets beside it the
-theory's boundaries (Σ = I, balanced start): η S < 2 with S the flow's final sharpness (T6, T8), the same with S the
-sharpness at which descent itself ends to first order in η, and η S_min < 2, beyond which no minimum is stable.
+Beside it stand the theory's boundaries (Σ = I, balanced start): η S < 2 with S the flow's final sharpness (T6, T8), the
+same with S the sharpness at which descent itself ends to first order in η, and η S_min < 2, beyond which no minimum is
+stable.
+
+With Σ = I, b stays in the span of β and its start, since its gradient c (cb − β) lies there: descent on d1 features is
+descent on two of them, to rounding. That is what makes large diagrams cheap.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 import xarray as xr
 
 from sim.batched_descent import descend_batch, stack_states
-from sim.progress import progress_bar
-from sim.runs import obtain_run
 from sim.second_moments import population_batch
+from sim.sweeps.study import Study, Unit, require_different
 from sim.update_rules import GradientDescent
+from theory import Model, State
 from theory.command_line import InputError, require_positive
 from theory.configuration import DescentConfig
 from theory.curvature import sharpness
@@ -39,13 +43,20 @@ SETTLED = 1e-6
 
 
 @dataclass(frozen=True)
-class PhaseConfig:
-    """Phase diagram over (η, α‖β‖): converges, oscillates or diverges, with the theory's boundaries."""
+class PhaseConfig(Study):
+    """Phase diagram over (η, α‖β‖): converges, oscillates or diverges, beside the theory's boundaries.
+
+    The data set has dimensions ``beta``, ``lr`` and ``seed``: as `PhaseUnit.run` says, with ``beta`` added.
+    """
+
+    name: ClassVar[str] = "phase"
 
     alpha: float = 20.0
     """Second moment α of the opposing feature."""
     betas: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     """Norms ‖β‖ of the linear target, one unit of the sweep each."""
+    rows: int | None = None
+    """This many ‖β‖, evenly spaced in logarithm from the smallest to the largest of betas; betas when not given."""
     lowest: float = 0.5
     """Smallest step size, in units of the theory's boundary 2/S."""
     highest: float = 5.0
@@ -69,18 +80,35 @@ class PhaseConfig:
             require_positive("--betas", beta)
         if not self.lowest < self.highest < np.inf:
             raise InputError(f"--highest is {self.highest}: give a finite number above --lowest, {self.lowest}")
-        for name in ("betas", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise InputError(f"--{name} is {values}: give different numbers, at least one")
+        require_different("--betas", self.betas)
+        require_different("--seeds", self.seeds)
+        if self.rows is not None and (self.rows < 2 or len(self.betas) < 2):
+            raise InputError(f"--rows is {self.rows} for {len(self.betas)} --betas: give at least two of each")
+
+    def units(self) -> Sequence[PhaseUnit]:
+        """One unit a ‖β‖."""
+        return [self.unit(beta) for beta in self._norms()]
 
     def unit(self, beta: float) -> PhaseUnit:
         """The runs of one ‖β‖."""
         return PhaseUnit(self.alpha, beta, self.lowest, self.highest, self.lrs, self.seeds, self.k, self.d1, self.steps)
 
+    def combine(self, data: Sequence[xr.Dataset]) -> xr.Dataset:
+        """See `Study`."""
+        return xr.concat(data, xr.Variable("beta", self._norms()))
+
+    def table(self, data: xr.Dataset) -> str:
+        """See `Study`."""
+        return phase_table(data, self.alpha)
+
+    def _norms(self) -> list[float]:
+        if self.rows is None:
+            return list(self.betas)
+        return [float(beta) for beta in np.geomspace(min(self.betas), max(self.betas), self.rows)]
+
 
 @dataclass(frozen=True)
-class PhaseUnit:
+class PhaseUnit(Unit):
     """One row of the phase diagram, made in one batch; fields as in `PhaseConfig`."""
 
     alpha: float
@@ -94,77 +122,69 @@ class PhaseUnit:
     steps: int
 
     @property
-    def name(self) -> str:
-        """Name of its folder in the run store."""
-        return f"phase-alpha{self.alpha:g}-beta{self.beta:g}"
+    def label(self) -> str:
+        """See `Unit`."""
+        return f"beta{self.beta:g}"
 
     def config(self, seed: int) -> DescentConfig:
         """The model and start of one seed."""
         return DescentConfig(self.alpha, self.beta, self.k, self.d1, steps=self.steps, start_seed=seed)
 
+    def run(self, device: torch.device) -> xr.Dataset:
+        """Descends all step sizes and seeds of one ‖β‖ at once.
 
-def sweep_phase(
-    config: PhaseConfig, runs: Path, device: torch.device, *, force: bool = False, progress: bool = True
-) -> xr.Dataset:
-    """Makes or reads every unit of the phase diagram.
+        Returns:
+            Data set with dimensions ``lr`` (index) and ``seed``: ``step_size``, ``phase`` (index into `PHASES`),
+            ``diverged_at``, ``final_first_layer`` (the first layer's sharpness at the end), and the theory's step sizes
+            ``flow_boundary``, ``descent_boundary`` (NaN where it has none) and ``last_boundary``; ``relative`` (lr) is
+            the step size in units of ``flow_boundary``.
+        """
+        configs = [self.config(seed) for seed in self.seeds]
+        reduced = [two_features(config.model, config.initial_state) for config in configs]
+        model, starts = reduced[0][0], [start for _, start in reduced]
+        flow = np.array([2 / float(sharpness(model, flow_limit(model, start))) for start in starts])
+        grid = np.linspace(self.lowest, self.highest, self.lrs)
+        step_sizes = grid[:, None] * flow  # (lr, seed)
+        runs = descend_batch(
+            population_batch([model] * step_sizes.size, device),
+            stack_states(starts * self.lrs).to(device),
+            GradientDescent(torch.from_numpy(step_sizes.ravel()).to(device)),
+            self.steps,
+            record_every=RECORD_EVERY,
+            sharpness=False,
+        )
+        shape = ("lr", "seed"), step_sizes.shape
+        data = xr.Dataset(coords={"relative": ("lr", grid), "seed": list(self.seeds)})
+        data["step_size"] = shape[0], step_sizes
+        data["phase"] = shape[0], _phases(runs, self).reshape(shape[1])
+        data["diverged_at"] = shape[0], runs["diverged_at"].values.reshape(shape[1])
+        data["final_first_layer"] = shape[0], runs["first_layer"].values[-1].reshape(shape[1])
+        data["flow_boundary"] = "seed", flow
+        data["descent_boundary"] = "seed", [_descent_boundary(model, start) for start in starts]
+        data["last_boundary"] = (), 2 / smallest_minimum_sharpness(model)
+        return data
+
+
+def two_features(model: Model, start: State) -> tuple[Model, State]:
+    """The same descent on two ordinary features, one along β and one along the rest of b(0), for Σ = I.
 
     Args:
-        config: the sweep.
-        runs: folder of the run store; a finished unit in it is read.
-        device: where the runs are made, in float64.
-        force: makes every unit again.
-        progress: whether to show a progress bar with an estimate of the time left.
+        model: a model with Σ = I and β ≠ 0.
+        start: one state of it.
 
-    Returns:
-        Data set with dimensions ``beta``, ``lr`` and ``seed``: as `run_phase_unit`'s.
+    Raises:
+        InputError: Σ is not the identity, or β is 0.
+
+    >>> model, start = two_features(Model([5.0], [3.0, 4.0], [1.0, 1.0]), State(1.0, [5.0, 0.0], [0.5]))
+    >>> model.beta.tolist(), start.b.tolist()
+    ([5.0, 0.0], [3.0, 4.0])
     """
-    units = [config.unit(beta) for beta in config.betas]
-    data = [
-        obtain_run(
-            runs,
-            unit.name,
-            unit,
-            lambda unit=unit: run_phase_unit(unit, device),  # type: ignore[misc]
-            device=device,
-            force=force,
-        ).data.load()
-        for unit in progress_bar(units, "phase diagram", show=progress)
-    ]
-    return xr.concat(data, xr.Variable("beta", list(config.betas)))
-
-
-def run_phase_unit(unit: PhaseUnit, device: torch.device) -> xr.Dataset:
-    """Descends all step sizes and seeds of one ‖β‖ at once.
-
-    Returns:
-        Data set with dimensions ``lr`` (index) and ``seed``: ``step_size``, ``phase`` (index into `PHASES`),
-        ``diverged_at``, ``final_first_layer`` (the first layer's sharpness at the end), and the theory's step sizes
-        ``flow_boundary``, ``descent_boundary`` (NaN where it has none) and ``last_boundary``.
-    """
-    configs = [unit.config(seed) for seed in unit.seeds]
-    model, starts = configs[0].model, [c.initial_state for c in configs]
-    flow = np.array([2 / float(sharpness(model, flow_limit(model, start))) for start in starts])
-    grid = np.linspace(unit.lowest, unit.highest, unit.lrs)
-    step_sizes = grid[:, None] * flow  # (lr, seed)
-    runs = descend_batch(
-        population_batch([model] * step_sizes.size, device),
-        stack_states(starts * unit.lrs).to(device),
-        GradientDescent(torch.from_numpy(step_sizes.ravel()).to(device)),
-        unit.steps,
-        record_every=RECORD_EVERY,
-        sharpness=False,
-    )
-    shape = ("lr", "seed"), step_sizes.shape
-    diverged_at = runs["diverged_at"].values
-    data = xr.Dataset(coords={"relative": ("lr", grid), "seed": list(unit.seeds)})
-    data["step_size"] = shape[0], step_sizes
-    data["phase"] = shape[0], _phases(runs, unit).reshape(shape[1])
-    data["diverged_at"] = shape[0], diverged_at.reshape(shape[1])
-    data["final_first_layer"] = shape[0], runs["first_layer"].values[-1].reshape(shape[1])
-    data["flow_boundary"] = "seed", flow
-    data["descent_boundary"] = "seed", [_descent_boundary(unit.config(seed)) for seed in unit.seeds]
-    data["last_boundary"] = (), 2 / smallest_minimum_sharpness(model)
-    return data
+    norm = float(np.linalg.norm(model.beta))
+    if norm == 0 or not (model.covariance == 1).all():
+        raise InputError("β is 0 or Σ is not the identity: descent does not stay in the span of β and b(0)")
+    along = float(start.b @ (model.beta / norm))
+    across = float(np.linalg.norm(start.b - along * (model.beta / norm)))
+    return Model(model.alpha, np.array([norm, 0.0]), np.ones(2)), State(start.c, np.array([along, across]), start.s)
 
 
 def _phases(runs: xr.Dataset, unit: PhaseUnit) -> np.ndarray:
@@ -180,9 +200,8 @@ def _phases(runs: xr.Dataset, unit: PhaseUnit) -> np.ndarray:
     return np.where(runs["diverged_at"].values >= 0, PHASES.index("diverges"), phase)
 
 
-def _descent_boundary(config: DescentConfig) -> float:
+def _descent_boundary(model: Model, start: State) -> float:
     """Step size at which η S = 2 at the end of descent, whose sharpness is S₀ + ηS₁ to first order; NaN if none is."""
-    model, start = config.model, config.initial_state
     flow = float(sharpness(model, flow_limit(model, start)))
     lr = 2 / flow
     slope = (float(sharpness(model, descent_limit(model, start, lr))) - flow) / lr
