@@ -41,9 +41,7 @@ def by_epoch(run: xr.Dataset) -> tuple[Array, npt.NDArray[np.int64]]:
     return np.nansum(table, axis=1), np.isfinite(table).argmax(1)
 
 
-def imbalance(
-    table: Array, batch: npt.NDArray[np.int64], rng: np.random.Generator, *, random: bool = False
-) -> tuple[float, OpposingPair]:
+def imbalance(table: Array, batch: npt.NDArray[np.int64], rng: np.random.Generator, *, random: bool = False) -> float:
     """Variance over minibatches of the gap of a run's own groups, over that of random groups (median of draws).
 
     Args:
@@ -54,26 +52,25 @@ def imbalance(
     """
     middle, n = len(table) // 2, table.shape[1]
     size = max(1, int(GROUP_SHARE * n))
-    own = singular_pairs(table[: middle + 1], count=1, size=size)[0]
+    own = singular_pairs(table[:middle], count=1, size=size)[0]
     if random:
         own = random_pair_like(own, n, rng)
     judged, batches = table[middle:] - table[middle:].mean(0), batch[middle:]
     chance = [_gap_variance(judged, batches, random_pair_like(own, n, rng)) for _ in range(DRAWS)]
-    return _gap_variance(judged, batches, own) / float(np.median(chance)), own
+    return _gap_variance(judged, batches, own) / float(np.median(chance))
 
 
 def _gap_variance(judged: Array, batches: npt.NDArray[np.int64], pair: OpposingPair) -> float:
     """Variance, over minibatches that hold some of both groups, of the difference of the groups' mean losses."""
-    gaps = []
-    for losses, batch in zip(judged, batches, strict=True):
-        means = [
-            np.bincount(batch[side], losses[side], batch.max() + 1)
-            / np.bincount(batch[side], minlength=batch.max() + 1)
-            for side in (pair.positive, pair.negative)
-            if side.size
-        ]
-        gaps.append(means[0] - means[1])
-    return float(np.nanvar(np.concatenate(gaps)))
+    each = int(batches.max()) + 1
+    number = batches + each * np.arange(len(batches))[:, None]
+    means, held = [], np.ones(each * len(batches), dtype=bool)
+    for side in (pair.positive, pair.negative):
+        members = number[:, side].ravel()
+        count = np.bincount(members, minlength=len(held))
+        means.append(np.bincount(members, judged[:, side].ravel(), len(held)) / np.maximum(count, 1))
+        held &= count > 0
+    return float(np.var((means[0] - means[1])[held]))
 
 
 def _imbalances(evidence: NetworkEvidence, *, random: bool) -> tuple[float, float]:
@@ -89,7 +86,7 @@ def _imbalances(evidence: NetworkEvidence, *, random: bool) -> tuple[float, floa
             return float("nan"), float("nan")
         epochs = slice(begin, max(end + 1, begin + LEAST_EPOCHS))
         rng = np.random.default_rng(evidence.seed)
-        found.append(imbalance(table[epochs], batch[epochs], rng, random=random)[0])
+        found.append(imbalance(table[epochs], batch[epochs], rng, random=random))
     return found[0], found[1]
 
 
