@@ -37,6 +37,7 @@ from sim.losses import LossRule
 from sim.opposing_data import OpposingLaw, draw_examples
 from sim.optimizers import SAM
 from sim.second_moments import sample_moments
+from sim.sweeps import PhaseConfig, make_sweep
 from theory import Model
 
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)  # imports what else each process would import for itself
@@ -260,3 +261,10 @@ def obtain_training(root: Path, case: Training, ends: bool = False) -> dict[str,
     data = run.data.load()
     columns = {name: np.asarray(data[name]) for name in data.variables} | data.attrs
     return columns | {"resumed_at": run.environment["resumed_at"]}
+
+
+def sweep(root: Path) -> tuple[str, xr.Dataset]:
+    """A small phase diagram: its table and its data."""
+    study = PhaseConfig(betas=(1.0, 2.0, 3.0), lrs=4, seeds=(0, 1), steps=200)
+    data = make_sweep(study, root, torch.device("cpu"), progress=False)
+    return study.table(data), data

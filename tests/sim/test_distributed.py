@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import ranks
 import torch
+import xarray as xr
 from ranks import LossOfOrder, Training, on_ranks
 
 from sim import Batches, distributed
@@ -57,6 +58,15 @@ def test_a_rank_that_ends_is_noticed_by_the_one_that_waits_for_it() -> None:
     first, second = on_ranks(ranks.lose_the_other)
     assert first.error.startswith("RankLost: rank 0 stops, as another rank has ended; what it said tells why")
     assert second.status == 9
+
+
+def test_a_sweep_gives_the_table_and_the_bits_of_one_process(tmp_path: Path) -> None:
+    table, data = ranks.sweep(tmp_path / "one")
+    for outcome in on_ranks(ranks.sweep, tmp_path / "two"):
+        assert outcome.value[0] == table
+        xr.testing.assert_identical(outcome.value[1], data)
+    names = [sorted(path.name for path in (tmp_path / n / "phase-units").iterdir()) for n in ("one", "two")]
+    assert names[0] == names[1]
 
 
 def test_a_sequence_of_random_numbers_cannot_be_divided() -> None:
