@@ -1,6 +1,6 @@
 """Many perceptrons at once, in three ways: one after the other, by torch.func, and stacked by batched matrix products.
 
-``OMP_NUM_THREADS=1 python benchmarks/batched_networks.py``. All ways take the same full-batch gradient steps in float32;
+``OMP_NUM_THREADS=1 python benchmarks/batched_networks.py``. All ways take the same full-batch steps in float32;
 each is timed in the same run, the best of several, and the rows give times as multiples of the stacked engine's own.
 `loop` is a bare loop with `torch.optim.SGD` over `nn.Sequential`s, without any records; `descend` is `sim.descend`, run
 by run; `stacked` is `sim.batched_networks.descend_networks` at the stack size its rule chooses, then at others.

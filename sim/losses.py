@@ -1,9 +1,9 @@
-"""Losses of single examples."""
+"""Losses of single examples, and their mean with weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +19,9 @@ class LossRule:
     """cross_entropy: −Σ_c t_c log softmax(z)_c, in nats. squared: ½ Σ_c (z_c − t_c)², summed over the classes."""
     label_smoothing: float = 0.0
     """ε of the targets t = (1 − ε) one-hot(y) + ε / classes (Szegedy et al. 2016)."""
+
+    divides: ClassVar[bool] = True
+    """Whether it can be evaluated on some of the examples at a time."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("cross_entropy", "squared"):

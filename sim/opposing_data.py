@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,7 +75,7 @@ def draw_examples(
     source: Literal["sequence", "counters"] = "sequence",
     over_ranks: bool = False,
 ) -> Iterator[Examples]:
-    """Draws examples chunk by chunk; the same seed gives the same examples on every device and number of ranks.
+    """Draws examples chunk by chunk; the same seed gives the same examples on every device.
 
     x ~ N(0, Σ). With probability p_j an example is an outlier of pair j, and of no other pair: its opposing feature is
     ±√(α_j/p_j) X, with X of the size law and of second moment 1, so that the feature's second moment is α_j.
@@ -91,24 +90,22 @@ def draw_examples(
         source: ``sequence`` draws on the CPU, in order, and moves the chunks: the same bits everywhere. ``counters``
             makes every chunk on the device, by itself (`sim.random_numbers`): groups and signs are the same
             everywhere, features to rounding. The two give different examples from one seed.
-        over_ranks: whether to draw only this rank's share of the chunks. In sequence, each chunk then has its own
-            generator, so that no rank draws what another needs: beyond the first chunk it is another sample than
-            without, the same whatever the number of ranks, one included.
+        over_ranks: whether to draw only this rank's share of the chunks; from counters.
 
     Raises:
         InputError: count or a fraction is out of range, or the fractions are not one a pair.
     """
     require_positive("examples", count)
     fractions = pair_fractions(model, fraction)
+    if over_ranks and source != "counters":
+        raise InputError(f"source is {source}, of which no rank can draw its chunks alone: give counters")
     generator = torch.Generator().manual_seed(seed)
     buffer = torch.empty(0, dtype=torch.float64)
     starts = range(0, count, CHUNK)
     for begin in own(starts) if over_ranks else starts:
-        n, chunk = min(CHUNK, count - begin), begin // CHUNK
-        if source == "counters":
-            numbers: RandomNumbers = CounterNumbers(seed, chunk, device)
-        else:
-            numbers = SequentialNumbers(_chunk_generator(seed, chunk) if over_ranks else generator)
+        n = min(CHUNK, count - begin)
+        by_counters = source == "counters"
+        numbers = CounterNumbers(seed, begin // CHUNK, device) if by_counters else SequentialNumbers(generator)
         if len(buffer) < n:
             # One for all chunks: fresh memory costs a quarter of the time that the normal numbers in it take.
             buffer = torch.empty(n, model.beta.size, dtype=torch.float64, device=numbers.device)
@@ -140,12 +137,6 @@ def _draw_chunk(
     if law.noise:
         target += law.noise * numbers.normal_(torch.empty(n, dtype=torch.float64, device=device))
     return features, target, group
-
-
-def _chunk_generator(seed: int, chunk: int) -> torch.Generator:
-    """Generator of one chunk, so that any chunk can be drawn without those before it."""
-    chunk_seed = seed if chunk == 0 else int(np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(chunk_seed)
 
 
 def pair_fractions(model: Model, fraction: float | Sequence[float]) -> list[float]:

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from sim.batches import Batches, takes_batch_statistics
+from sim.batches import Batches
 from sim.curvature import (
     EigenpairTracker,
     HessianOperator,
@@ -23,7 +23,8 @@ from sim.curvature import (
     top_block_eigenpairs,
 )
 from sim.curvature.mean_loss import leaves_at
-from sim.distributed import own_slice, rank_count
+from sim.curvature.over_ranks import own_part
+from sim.distributed import rank_count
 from sim.losses import LossRule
 from sim.networks import layer_of_parameter
 from sim.record import Record
@@ -159,35 +160,29 @@ class SharpnessProbe:
         self._names = [name for name in self.record.names if name not in before]
 
     def _hessian(self, parameters: Sequence[Tensor]) -> Hessian:
-        # Each rank has the part of the loss that its examples are; where they depend on each other, all of it.
-        summed = rank_count() > 1 and not takes_batch_statistics(self.network)
-        part = own_slice(len(self.inputs)) if summed else slice(0, len(self.inputs))
         objective = MeanLoss(
             _without_dropout(self.network),
-            self.inputs[part],
-            self.labels[part],
+            self.inputs,
+            self.labels,
             loss=self.loss,
-            weights=self._weights(summed, part),
+            weights=None if self.example_weights is None else self.example_weights / self.example_weights.sum(),
             ghost_batches=self.batches.ghost,
         )
-        own: HessianOperator | MeanLossHessian
+        divides = objective.divisible and not self.batches.ghost and self.loss.divides
+        if rank_count() == 1 or not divides:
+            return self._operator(objective, parameters)
+        return SummedOperator(self._operator(own_part(objective), parameters))
+
+    def _operator(self, objective: MeanLoss, parameters: Sequence[Tensor]) -> Hessian:
         if self.batches.chunk is None:  # the run passes all examples at once, and so does the probe
             leaves = leaves_at(parameters)
-            own = HessianOperator(objective.of_chunk(leaves, slice(0, len(objective))), leaves)
-        else:
-            own = MeanLossHessian(
-                objective,
-                parameters,
-                memory=_graph_memory(self.inputs.device),
-                chunk=self.batches.chunk if self.batches.ghost else None,
-            )
-        return SummedOperator(own) if summed else own
-
-    def _weights(self, summed: bool, part: slice) -> Tensor | None:
-        """Weights of the examples of this rank in the mean over all; None for the plain mean over all of them."""
-        if self.example_weights is None:
-            return torch.full_like(self.labels[part], 1 / len(self.labels), dtype=torch.float64) if summed else None
-        return (self.example_weights / self.example_weights.sum())[part]
+            return HessianOperator(objective.of_chunk(leaves, slice(0, len(objective))), leaves)
+        return MeanLossHessian(
+            objective,
+            parameters,
+            memory=_graph_memory(self.inputs.device),
+            chunk=self.batches.chunk if self.batches.ghost else None,
+        )
 
     def _measure_whole(self, place: str, hessian: Hessian) -> None:
         pairs = self._trackers[place].refresh(hessian)

@@ -107,8 +107,9 @@ def descend(
     with as many threads).
 
     Under torchrun all ranks call this together, each with all data: a step's chunks are cut into one piece a rank,
-    gradients are summed and losses gathered in order, so that every rank takes the same step. Chunks that batch norm
-    takes its statistics from are dealt whole, and its running statistics are then those of the rank's own chunks.
+    gradients are summed and losses gathered in order, so that every rank takes the same step. Where
+    batch norm or the loss depends on a chunk as a whole, chunks are dealt whole; batch norm's running statistics are
+    then those of the rank's own chunks.
 
     Args:
         network: the network, on the inputs' device.
@@ -139,7 +140,7 @@ def descend(
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (count,), loss_dtype)
     inputs = arithmetic.arrange(network, inputs)
-    whole = batches.ghost or takes_batch_statistics(network)
+    whole = batches.ghost or takes_batch_statistics(network) or not loss.divides
     objective = _Objective(network, inputs, labels, loss, _checked(example_weights, count), arithmetic, whole)
     run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
     with progress_bar(range(run.resume(checkpoints), steps), description, show=progress) as bar:

@@ -33,9 +33,11 @@ from sim import (
     obtain_resumable_run,
     obtain_run,
 )
+from sim.losses import LossRule
 from sim.opposing_data import OpposingLaw, draw_examples
 from sim.optimizers import SAM
 from sim.second_moments import sample_moments
+from sim.sweeps import PhaseConfig, make_sweep
 from theory import Model
 
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)  # imports what else each process would import for itself
@@ -163,9 +165,21 @@ def lose_the_other() -> None:
 def moments(count: int) -> dict[str, list[Any]]:
     """Sums over the chunks of a sample, of every group."""
     model, law = Model([8.0, 5.0], [-1.0, 0.5, 1.5], [0.3, 0.6, 1.0]), OpposingLaw(plus_share=0.7, noise=0.3)
-    chunks = draw_examples(model, count, [0.2, 0.1], 5, torch.device("cpu"), law, over_ranks=True)
+    chunks = draw_examples(model, count, [0.2, 0.1], 5, torch.device("cpu"), law, source="counters", over_ranks=True)
     result = sample_moments(chunks, over_ranks=True)
     return {name: [m.gram.tolist(), m.cross.tolist(), float(m.square)] for name, m in result.items()}
+
+
+@dataclass(frozen=True)
+class LossOfOrder(LossRule):
+    """A loss that depends on the place of an example among all."""
+
+    divides = False
+
+    def __call__(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(31,) losses."""
+        assert len(outputs) == 31
+        return super().__call__(outputs, labels) * torch.arange(31)
 
 
 @dataclass(frozen=True)
@@ -176,6 +190,7 @@ class Training:
     optimizer: str = "gd"
     weighted: bool = False
     norm: bool = False
+    loss: LossRule = field(default_factory=LossRule)
     lr: float = 0.3
     steps: int = 30
 
@@ -198,9 +213,8 @@ def train(case: Training, run: RunInProgress | None = None) -> xr.Dataset:
         network.insert(1, torch.nn.BatchNorm1d(8))
     network = network.double()
     record = Record() if run is None else run.record
-    probe = SharpnessProbe(
-        network, x, y, case.lr, every=5, blocks_every=10, tolerance=1e-7, example_weights=weights, record=record
-    )
+    options: dict[str, Any] = {"loss": case.loss, "example_weights": weights, "batches": case.batches}
+    probe = SharpnessProbe(network, x, y, case.lr, every=5, blocks_every=10, tolerance=1e-7, record=record, **options)
     descent = descend(
         network,
         x,
@@ -208,12 +222,11 @@ def train(case: Training, run: RunInProgress | None = None) -> xr.Dataset:
         lr=case.lr,
         steps=case.steps,
         optimizer=OPTIMIZERS[case.optimizer],
-        example_weights=weights,
-        batches=case.batches,
         probes=[probe],
         record=record,
         checkpoints=None if run is None else run.checkpoints,
         progress=False,
+        **options,
     )
     data = descent.data
     data["final_parameters"] = "parameter", torch.cat([p.detach().flatten() for p in network.parameters()]).numpy()
@@ -248,3 +261,10 @@ def obtain_training(root: Path, case: Training, ends: bool = False) -> dict[str,
     data = run.data.load()
     columns = {name: np.asarray(data[name]) for name in data.variables} | data.attrs
     return columns | {"resumed_at": run.environment["resumed_at"]}
+
+
+def sweep(root: Path) -> tuple[str, xr.Dataset]:
+    """A small phase diagram: its table and its data."""
+    study = PhaseConfig(betas=(1.0, 2.0, 3.0), lrs=4, seeds=(0, 1), steps=200)
+    data = make_sweep(study, root, torch.device("cpu"), progress=False)
+    return study.table(data), data

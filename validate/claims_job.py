@@ -9,6 +9,7 @@ from typing import Any
 
 from sim import choose_device
 from sim.device import describe_device
+from sim.distributed import is_first
 from sim.runs import Run, require_writable
 from theory.command_line import InputError
 from validate.cifar10 import EMBEDDED_PER_CLASS, Images, load_embedded, load_full
@@ -105,6 +106,8 @@ def _make_and_judge(config: ClaimsConfig, store: Store, claims: Sequence[Claim],
         parts.append(NetworkPart(evidence, setting.network, store.images))
         verdicts += [judge(claim, evidence) for claim in of_networks]
         runs += made
+    if not is_first():  # under torchrun, the first rank reports
+        return 0
     print()
     print_verdicts(verdicts)
     report = Report(config.preset, parts, verdicts, runs)

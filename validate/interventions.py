@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,7 @@ class CappedLoss(LossRule):
 
     caps: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     """(n,) cap of each example, infinite for none."""
+    divides: ClassVar[bool] = False
 
     def __call__(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(n,) capped losses.

@@ -12,6 +12,7 @@ import numpy as np
 
 from sim import choose_device
 from sim.device import describe_device
+from sim.distributed import is_first
 from sim.runs import Run, require_writable
 from theory import predict
 from theory.command_line import InputError, require_positive
@@ -76,6 +77,8 @@ def main_job(config: MainJobConfig) -> int:
     print(_distances(two_layer["default"][1]))
     print("\n3 real network: full-batch gradient descent on 2,000 CIFAR-10 images, with controls")
     evidence, network_runs = store.train(kind, setting, roles_needed(claims, kind))
+    if not is_first():  # under torchrun, the first rank judges and reports
+        return 0
     evidence = replace(evidence, two_layer={name: (of, run.data.load()) for name, (of, run) in two_layer.items()})
     verdicts = [judge(claim, evidence) for claim in claims]
     print("\n4 report")

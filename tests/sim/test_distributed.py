@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import ranks
 import torch
-from ranks import Training, on_ranks
+import xarray as xr
+from ranks import LossOfOrder, Training, on_ranks
 
 from sim import Batches, distributed
-from sim.opposing_data import CHUNK
+from sim.opposing_data import CHUNK, draw_examples
+from theory import InputError, Model
 
 
 def test_one_process_is_all_there_is_without_torchrun() -> None:
@@ -58,6 +60,20 @@ def test_a_rank_that_ends_is_noticed_by_the_one_that_waits_for_it() -> None:
     assert second.status == 9
 
 
+def test_a_sweep_gives_the_table_and_the_bits_of_one_process(tmp_path: Path) -> None:
+    table, data = ranks.sweep(tmp_path / "one")
+    for outcome in on_ranks(ranks.sweep, tmp_path / "two"):
+        assert outcome.value[0] == table
+        xr.testing.assert_identical(outcome.value[1], data)
+    names = [sorted(path.name for path in (tmp_path / n / "phase-units").iterdir()) for n in ("one", "two")]
+    assert names[0] == names[1]
+
+
+def test_a_sequence_of_random_numbers_cannot_be_divided() -> None:
+    with pytest.raises(InputError, match="give counters"):
+        next(draw_examples(Model([8.0], [1.0], [1.0]), 10, 0.2, 0, torch.device("cpu"), over_ranks=True))
+
+
 @pytest.mark.parametrize("count", [100, 3 * CHUNK + 1000])
 def test_moments_summed_over_ranks_are_those_of_one_process(count: int) -> None:
     """The small sample is one chunk: the second rank draws nothing, and knows the moments all the same."""
@@ -78,6 +94,7 @@ CASES = {
     "one example a step": Training(Batches(size=1), steps=12),
     "batch norm": Training(norm=True),
     "ghost batches": Training(Batches(chunk=8, ghost=True), norm=True),
+    "loss that does not divide": Training(loss=LossOfOrder(), lr=0.01),
     "diverging": Training(lr=1e38),
 }
 
