@@ -124,7 +124,7 @@ def test_an_intervention_acts_on_the_chosen_images() -> None:
     )
     assert config.name.endswith("-without")
     data = run_network(config, load_embedded(), CPU, progress=False)
-    assert data["loss"].shape == (30, 20)
+    assert data["loss"].shape == (60, 20)
     assert (data["label"] == 3).all()
     assert float(data["loss"][-1, 5:].mean()) < 1  # with their own labels, and unlearnt, about 2.3
     assert np.isfinite(data["loss"].values).all()
