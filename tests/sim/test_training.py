@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import Arithmetic, Batches, Checkpoints, OptimizerChoice, SharpnessProbe, descend, mlp
-from sim.curvature import HessianOperator
+from sim.curvature import HessianOperator, layer_shares
 from sim.training import OptimizerFactory
 from theory import InputError
 
@@ -303,6 +303,12 @@ def test_a_diverging_run_keeps_its_last_finite_weights(device: torch.device) -> 
     assert len(result.losses) == result.diverged_at
     assert np.isfinite(result.losses).all()
     assert all(torch.isfinite(p).all() for p in network.parameters())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("entry", [0.0, float("nan"), float("inf"), 1e200])
+def test_shares_of_a_vector_without_a_direction_are_nan_without_a_warning(entry: float) -> None:
+    assert np.isnan(layer_shares(torch.full((3,), entry, dtype=torch.float64), [1, 2], ["a", "b"])).all()
 
 
 def test_a_probes_state_holds_its_generator(device: torch.device) -> None:
