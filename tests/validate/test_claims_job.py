@@ -88,7 +88,7 @@ def test_only_the_roles_that_the_claims_need_are_planned(tmp_path: Path) -> None
     assert roles("C3") == ("base", "gentle")
     assert roles("C4") == ("base",)
     assert roles("C12b") == ("base", "adam", "momentum_dampened", "split_sgd")
-    assert roles("C10a") == ("base", "without_opposing", "without_random")
+    assert roles("C10a") == ("base", "without_opposing", "without_random", "without_hardest")
     assert roles("C13", "T7") == ()
     assert roles_needed(claims_named(["C13"]), "vgg11") == ("batch_norm", "no_batch_norm")
     assert roles_needed([], "mlp", ["sam"]) == ("sam",)
