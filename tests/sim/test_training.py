@@ -16,8 +16,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import Arithmetic, Batches, Checkpoints, SharpnessProbe, descend, mlp
-from sim.curvature import HessianOperator
+from sim import Arithmetic, Batches, Checkpoints, OptimizerChoice, SharpnessProbe, descend, mlp
+from sim.curvature import HessianOperator, layer_shares
 from sim.training import OptimizerFactory
 from theory import InputError
 
@@ -305,6 +305,12 @@ def test_a_diverging_run_keeps_its_last_finite_weights(device: torch.device) -> 
     assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("entry", [0.0, float("nan"), float("inf"), 1e200])
+def test_shares_of_a_vector_without_a_direction_are_nan_without_a_warning(entry: float) -> None:
+    assert np.isnan(layer_shares(torch.full((3,), entry, dtype=torch.float64), [1, 2], ["a", "b"])).all()
+
+
 def test_a_probes_state_holds_its_generator(device: torch.device) -> None:
     """The start vectors that a place without earlier eigenvectors would draw."""
     x, y = _problem(device)
@@ -340,6 +346,7 @@ RESUMED: dict[str, tuple[OptimizerFactory, float, Batches]] = {
     "full batch": (torch.optim.SGD, 0.3, Batches()),
     "momentum, chunks": (partial(torch.optim.SGD, momentum=0.9), 0.1, Batches(chunk=25, ghost=True)),
     "Adam, minibatches": (torch.optim.Adam, 0.01, Batches(size=16)),
+    "SAM, ghost batches": (OptimizerChoice("sam", radius=0.2).factory(), 0.1, Batches(chunk=25, ghost=True)),
 }
 
 
