@@ -34,7 +34,7 @@ at measured steps, at the iterate θ_t
                                                     "any" whatever their labels, "same labels" as the pair's
 once
     attributes lr, diverged_at, crossing, replay_difference: largest |loss − the base run's| at the same steps, 0 on the
-                                                    same device with as many threads
+                                                    same device and threads, but for losses stored in float16
     member (side, rank), random_member (kind, draw, side, rank): indices of the examples; eigenvalue (direction): λ_d at
     the start; label (example)
 
@@ -44,7 +44,7 @@ ReLU networks: autograd's second and third derivatives leave out what a step ove
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ from validate.cifar10 import Images
 from validate.edge_probe import KINDS, SIDES, EdgeMeasurements, EdgeProbe
 from validate.network_run import NetworkConfig, network_inputs, trained_network, training_images
 from validate.opposing_groups import OpposingPair, random_pair_like, random_pair_of_same_labels, singular_pairs
-from validate.windows import Windows
+from validate.windows import find_windows
 
 LEAD = 20
 """Steps before the crossing at which a study starts at the latest, so that the onset is in it."""
@@ -66,96 +66,70 @@ LEAD = 20
 
 @dataclass(frozen=True)
 class EdgeConfig:
-    """A study of the edge of one base run; `edge_config` makes it."""
+    """A study of the edge of one base run."""
 
-    base: NetworkConfig
-    """The run that is replayed."""
-    first_step: int
-    """Step of the snapshot that it starts from."""
-    steps: int
-    """Number of steps."""
+    network: NetworkConfig
+    """The base run: full-batch gradient descent on all its images alike, with snapshots."""
     measurements: EdgeMeasurements = field(default_factory=EdgeMeasurements)
     """What is measured, and how often."""
 
     @property
     def name(self) -> str:
         """Name of the study's folder."""
-        return f"{self.base.name}-edge"
-
-
-def edge_config(
-    base: NetworkConfig, data: xr.Dataset, windows: Windows, measurements: EdgeMeasurements | None = None
-) -> EdgeConfig:
-    """The study of a finished base run: from its last snapshot at least `LEAD` steps before the crossing.
-
-    Where all snapshots lie nearer to it, from the first of them.
-
-    Args:
-        base: the run.
-        data: its data set.
-        windows: its windows.
-        measurements: what is measured, and how often; the default when not given.
-
-    Raises:
-        InputError: the run is not full-batch gradient descent on its images as they are, or has no snapshot before the
-            crossing.
-    """
-    plain = base.optimizer.kind == "gd" and base.intervention is None and base.start_step == 0
-    if not plain or (base.batches.size or np.inf) < data.sizes["example"]:
-        raise InputError(f"run {base.name} is not full-batch gradient descent from its seed: give one to study")
-    snapshots = data["snapshot_step"].values if "snapshot" in data else np.empty(0, np.int64)
-    snapshots = snapshots[snapshots <= windows.crossing]
-    if not snapshots.size:
-        raise InputError(f"run {base.name} has no snapshot before step {windows.crossing}: give snapshot_every")
-    early = snapshots[snapshots <= windows.crossing - LEAD]
-    first = int(early[-1] if early.size else snapshots[0])
-    return EdgeConfig(base, first, windows.edge.stop - first, measurements or EdgeMeasurements())
+        return f"edge-{self.network.name}"
 
 
 def study_edge(
-    config: EdgeConfig,
-    data: xr.Dataset,
-    windows: Windows,
-    images: Images,
-    device: torch.device,
-    *,
-    progress: bool = True,
+    config: EdgeConfig, base: xr.Dataset, images: Images, device: torch.device, *, progress: bool = True
 ) -> xr.Dataset:
     """Studies the edge of a finished base run.
 
     Args:
-        config: the study, of `edge_config`.
-        data: the base run's data set, with `snapshot`.
-        windows: the base run's.
+        config: the study.
+        base: the base run's data set, with `snapshot`.
         images: what the base run was given.
         device: where.
         progress: whether to show a progress bar.
 
     Returns:
         The variables listed at the head of the module.
+
+    Raises:
+        InputError: the base run is not full-batch gradient descent on its images as they are, never crosses 2/η, or has
+            no snapshot before the crossing.
     """
-    base = config.base
-    chosen = training_images(base, images)
-    study = replay(
-        trained_network(base, data, device, at_step=config.first_step),
-        network_inputs(base.architecture, chosen).to(device),
+    network = config.network
+    plain = network.optimizer.kind == "gd" and network.intervention is None and network.start_step == 0
+    if not plain or (network.batches.size or np.inf) < len(base["label"]):
+        raise InputError(f"run {network.name} is not full-batch gradient descent from its seed: give one to study")
+    windows = find_windows(base)
+    if windows is None:
+        raise InputError(f"run {network.name} has no windows at 2/η: take another step size or more steps")
+    snapshots = base["snapshot_step"].values if "snapshot" in base else np.empty(0, np.int64)
+    early = snapshots[snapshots <= max(windows.crossing - LEAD, snapshots.min(initial=windows.crossing))]
+    if not early.size:
+        raise InputError(f"run {network.name} has no snapshot before step {windows.crossing}: give snapshot_every")
+    first = int(early[-1])
+    chosen = training_images(network, images)
+    data = replay(
+        trained_network(network, base, device, at_step=first),
+        network_inputs(network.architecture, chosen).to(device),
         torch.from_numpy(chosen.labels.astype(np.int64)).to(device),
-        lr=base.lr,
-        first_step=config.first_step,
-        steps=config.steps,
-        pair=singular_pairs(data["loss"][windows.select], count=1)[0],
+        lr=network.lr,
+        first_step=first,
+        steps=windows.edge.stop - first,
+        pair=singular_pairs(base["loss"][windows.select], count=1)[0],
         what=config.measurements,
-        loss=base.loss,
-        batches=base.batches,
-        arithmetic=base.arithmetic,
-        seed=base.seed,
+        loss=network.loss,
+        batches=network.batches,
+        arithmetic=network.arithmetic,
+        seed=network.seed,
         description=config.name,
         progress=progress,
     )
-    there = data["loss"].values[study["edge_step"].values].astype(np.float64)
-    difference = float(np.abs(study["loss"].values - there).max())
-    study.attrs |= {"crossing": windows.crossing, "replay_difference": difference}
-    return study
+    there = np.asarray(base["loss"][data["edge_step"].values], dtype=np.float64)
+    data.attrs |= {"crossing": windows.crossing, "replay_difference": float(np.abs(data["loss"].values - there).max())}
+    return data
 
 
 def replay(
@@ -202,7 +176,9 @@ def replay(
         [random_pair_like(pair, len(inputs), rng) for _ in range(what.draws)],
         [random_pair_of_same_labels(pair, classes, rng) for _ in range(what.draws)],
     ]
-    objective = MeanLoss(network, inputs, labels, loss)
+    if batches.ghost and batches.chunk is not None:  # the loss is then that of these chunks
+        what = replace(what, chunk=batches.chunk)
+    objective = MeanLoss(network, inputs, labels, loss, ghost_batches=batches.ghost)
     probe = EdgeProbe(objective, lr, pair, random, first_step, what, seed)
     descent = descend(
         network,

@@ -15,16 +15,17 @@ from sim import Architecture, Batches, LossRule, OptimizerChoice, build, descend
 from sim.curvature import HessianOperator, MeanLoss, rayleigh_quotient
 from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from sim.networks.architecture import KINDS
+from sim.networks.normalisation import BatchNorm2d
 from sim.two_layer import TwoLayerConfig
 from theory import drive, gradient_descent
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded, standardise
 from validate.claims.bounce import stretches
 from validate.edge_probe import EdgeMeasurements, EdgeProbe
-from validate.edge_study import edge_config, replay, study_edge
+from validate.edge_study import EdgeConfig, replay, study_edge
 from validate.network_run import NetworkConfig, run_network
 from validate.opposing_groups import OpposingPair, singular_pairs
-from validate.windows import Windows, find_windows
+from validate.windows import Windows
 
 EDGE = TwoLayerConfig(beta=5.0, d1=100, exponent=1.0, lr=0.06, steps=3500, start="edge", sample_seeds=())
 OUTLIERS, EXAMPLES = 10, 100
@@ -197,6 +198,37 @@ def test_group_numbers_are_those_of_plain_autograd() -> None:
     assert float(data["top_share"][0]) == pytest.approx(share, rel=1e-4)
 
 
+def test_with_batch_norm_a_groups_gradient_has_the_whole_batchs_statistics_and_chunks_change_nothing_without() -> None:
+    images = load_embedded()
+    inputs = torch.from_numpy(standardise(images)[:60, :, ::4, ::4]).double()
+    labels = torch.from_numpy(images.labels[:60].astype(np.int64))
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(3, 4, 3), BatchNorm2d(4), nn.GELU(), nn.Flatten(), nn.Linear(144, 10)]
+    pair = OpposingPair(np.arange(5), np.arange(40, 45), 1.0, 1.0)
+    data = {}
+    for name, network, chunk in (
+        ("norm", nn.Sequential(*layers).double(), None),
+        ("whole", nn.Sequential(*layers[:1], *layers[2:]).double(), None),
+        ("chunks", nn.Sequential(*layers[:1], *layers[2:]).double(), 25),
+    ):
+        what = EdgeMeasurements(every=1, directions=2, draws=1, chunk=chunk)
+        probe = EdgeProbe(MeanLoss(network, inputs, labels), 0.1, pair, [[pair], [pair]], first_step=0, what=what)
+        parameters = list(network.parameters())
+        for scale in (1.0, 0.5):  # two made-up gradients, so that there is a bounce
+            losses = F.cross_entropy(network(inputs), labels, reduction="none")
+            slopes = torch.autograd.grad(losses.mean(), parameters)
+            probe(0, parameters, [scale * slope for slope in slopes])
+        losses = F.cross_entropy(network(inputs), labels, reduction="none")
+        sides = [
+            flatten(torch.autograd.grad(losses[side].mean(), parameters, retain_graph=True))
+            for side in (pair.positive, pair.negative)
+        ]
+        data[name] = probe.record.dataset()
+        np.testing.assert_allclose(data[name]["group_gradient_norm"][0], [float(g.norm()) for g in sides], rtol=1e-9)
+    for variable in ("sharpness", "a", "b", "bounce_a", "bounce_b", "curvature", "group_cosine", "bulk_gradient_norm"):
+        np.testing.assert_allclose(data["chunks"][variable], data["whole"][variable], rtol=1e-3, atol=1e-7)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mlp"])
 def test_every_network_can_be_studied(kind: str) -> None:
@@ -258,20 +290,18 @@ def base() -> xr.Dataset:
 
 
 def test_a_study_starts_from_the_last_snapshot_before_the_onset_and_repeats_the_base_run(base: xr.Dataset) -> None:
-    windows = find_windows(base)
-    assert windows is not None
-    config = edge_config(SMALL, base, windows, EdgeMeasurements(every=37, directions=3, draws=1))
-    data, again = (
-        study_edge(config, base, windows, load_embedded(), torch.device("cpu"), progress=False) for _ in range(2)
-    )
+    config = EdgeConfig(SMALL, EdgeMeasurements(every=37, directions=3, draws=1))
+    data, again = (study_edge(config, base, load_embedded(), torch.device("cpu"), progress=False) for _ in range(2))
     assert data["edge_step"].values.tolist() == list(range(25, 210))
     assert data.attrs["crossing"] == 60
     assert data.attrs["replay_difference"] == 0.0
     pair = singular_pairs(base["loss"][60:135], count=1)[0]
     assert data["member"].values.tolist() == [pair.positive.tolist(), pair.negative.tolist()]
     assert again.identical(data)
+    assert config.name == f"edge-{SMALL.name}"
     late = base.isel(snapshot_step=slice(2, None))  # 50, 75, …: none 20 steps before the crossing
-    assert edge_config(SMALL, late, windows).first_step == 50
+    nearer = study_edge(config, late, load_embedded(), torch.device("cpu"), progress=False)
+    assert nearer["edge_step"].values[0] == 50
 
 
 @pytest.mark.parametrize(
@@ -280,11 +310,13 @@ def test_a_study_starts_from_the_last_snapshot_before_the_onset_and_repeats_the_
         ({"optimizer": OptimizerChoice("adam")}, "full-batch"),
         ({"batches": Batches(size=10)}, "full-batch"),
         ({}, "snapshot"),
+        ({}, "windows"),
     ],
 )
 def test_what_cannot_be_studied_is_refused(base: xr.Dataset, options: dict[str, object], words: str) -> None:
-    windows = find_windows(base)
-    assert windows is not None
-    run = base.drop_vars("snapshot") if words == "snapshot" else base
+    run = base.drop_vars("snapshot") if words == "snapshot" else base.copy(deep=True)
+    if words == "windows":
+        run["sharpness_iterate"].values[:] = 50.0
+    config = EdgeConfig(replace(SMALL, **options))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=words):
-        edge_config(replace(SMALL, **options), run, windows)  # type: ignore[arg-type]
+        study_edge(config, run, load_embedded(), torch.device("cpu"), progress=False)

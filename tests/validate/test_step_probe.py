@@ -37,9 +37,8 @@ def test_steps_are_those_of_descent_along_the_dense_hessians_top_eigenvector() -
         gradient = torch.func.grad(loss)(flat)
         top = torch.linalg.eigh(torch.func.hessian(loss)(flat)).eigenvectors[:, -1]
         assert data["step_length"].values[row] == pytest.approx(float(LR * gradient.norm()), rel=1e-3)
-        assert data["step_along_top"].values[row] == pytest.approx(
-            float(LR * (gradient @ top).abs()), rel=2e-2, abs=1e-6
-        )
+        along = pytest.approx(float(LR * (gradient @ top).abs()), rel=2e-2, abs=1e-6)
+        assert data["step_along_top"].values[row] == along
 
 
 def test_a_measurement_under_way_survives_a_checkpoint() -> None:
