@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
@@ -146,9 +147,9 @@ def _carried(axes: Axes, edge: Array, before: Array) -> None:
     axes.set_title(f"{TOP:.0%} of examples carry {carried:.0%}")
 
 
-def _handles(*panels: Axes) -> tuple[list[object], list[str]]:
+def _handles(*panels: Axes) -> tuple[list[Artist], list[str]]:
     """Every labelled line of the panels, once."""
-    found: dict[str, object] = {}
+    found: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)

@@ -1,0 +1,191 @@
+"""F7: the path along the top eigenvector against the losses of the two groups, and its growth from step to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paper_figs.entry import FigureEntry
+from paper_figs.network_roles import crossing_windows, evidence, number, seeds_in_words, spread
+from paper_figs.runs import Runs
+from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THEORY, THRESHOLD, TOTAL, style
+from validate.claims.base import Evidence, NetworkEvidence
+from validate.claims.bounce import Stretches, alternating_displacement, stretches
+from validate.claims.c06_growth_factor import CLAIMS
+from validate.equal_loss import alternating_part
+
+Array = npt.NDArray[np.float64]
+
+NEEDS = ("networks.base", "networks.edge")
+PATH_COLOUR = "#009E73"
+PATH_STEPS = 16
+SHOWN_STEPS = 40
+GROWTH = CLAIMS[0]
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The steps from the crossing on, all of length m.
+
+    Attributes:
+        steps: (m,) numbers of the steps.
+        x: (m,) alternating part of the displacement along the eigenvector that is the top one at the study's start.
+        losses: (2, m) mean losses of the groups.
+        total: (m,) mean loss of all examples.
+        sharpness: λ, median over the measurements among these steps.
+        gap_slope: |⟨g₊ − g₋, v⟩|, mean of the same measurements: what theory has as slope of the gap on x.
+    """
+
+    steps: npt.NDArray[np.int64]
+    x: Array
+    losses: Array
+    total: Array
+    sharpness: float
+    gap_slope: float
+
+    @property
+    def measured_slope(self) -> float:
+        """Regression of the gap between the groups on x, its size."""
+        gap = self.losses[0] - self.losses[1]
+        return float(abs(np.polyfit(self.x, gap, 1)[0]))
+
+
+def draw(runs: Runs) -> Figure:
+    """The path and the groups' losses step by step, the losses against the path, and each displacement on the last."""
+    seeds = _require(runs)
+    path = _path(seeds[0])
+    with style():
+        figure = Figure(figsize=(DOUBLE_COLUMN, 2.9))
+        grid = figure.add_gridspec(2, 3, width_ratios=(1, 1.1, 1.1))
+        upper = figure.add_subplot(grid[0, 0])
+        _over_steps(upper, figure.add_subplot(grid[1, 0], sharex=upper), path)
+        across, growth = figure.add_subplot(grid[:, 1]), figure.add_subplot(grid[:, 2])
+        _across_valley(across, path)
+        _growth(growth, seeds[0])
+        figure.legend(*across.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def caption(runs: Runs) -> str:
+    """What is drawn, with the gap's slope and the growth factor, measured and predicted."""
+    seeds = _require(runs)
+    paths = [_path(seed) for seed in seeds]
+    run, first = seeds[0].run, paths[0]
+    found = Evidence(seeds)
+    curvature = [float(np.median(_stretches(seed).curvature)) for seed in seeds]
+    growth = [float(np.median(_stretches(seed).growth)) for seed in seeds]
+    predicted = [1 - seed.run.attrs["lr"] * value for seed, value in zip(seeds, curvature, strict=True)]
+    ratios = [path.measured_slope / path.gap_slope for path in paths]
+    slopes = [path.measured_slope for path in paths]
+    return (
+        f"Full-batch gradient descent, η = {number(run.attrs['lr'])}, {run.sizes['example']:,} images, from the "
+        f"crossing of 2/η at step {first.steps[0]} on. x: the part of the displacement along the top eigenvector v "
+        f"that changes sign every step. Left: x and the mean losses of the two groups. Middle: over "
+        f"{len(first.steps)} steps the groups trade places along v while the loss of all examples hardly moves; dark: "
+        f"½λx² with λ = {first.sharpness:.1f} measured. The slope of the gap on x is {spread(slopes, 1)} nats a unit, "
+        f"{spread(ratios)} of |⟨g₊ − g₋, v⟩| from the groups' gradients (theory: the gap is linear in x). Right: each "
+        f"displacement along the bounce on the one before, from the crossing to the edge's end: factor "
+        f"{spread(growth)}, against 1 − ηλ = {spread(predicted)} (dark) with λ the curvature along it. Measured less "
+        f"predicted: {spread(GROWTH.measure(found))} (with the bulk's eigenvalues as λ: "
+        f"{spread(GROWTH.measure_control(found))}); a step over the kinks of ReLU adds to the curvature what the "
+        f"Hessian of the smooth pieces leaves out. {seeds_in_words(seeds).capitalize()}."
+    )
+
+
+def _require(runs: Runs) -> list[NetworkEvidence]:
+    runs.require("F7", NEEDS)
+    return evidence(runs, "F7")[: len(runs.networks["edge"])]
+
+
+def _stretches(seed: NetworkEvidence) -> Stretches:
+    return stretches(seed.runs["edge"], crossing_windows(seed.run, "F7"))
+
+
+def _path(seed: NetworkEvidence) -> _Path:
+    edge = seed.runs["edge"]
+    begin = crossing_windows(seed.run, "F7").crossing
+    inside = (edge["edge_step"].values >= begin) & (edge["edge_step"].values < begin + SHOWN_STEPS)
+    # The alternating part at a step needs its two neighbours.
+    kept = np.flatnonzero(inside)
+    kept = kept[(kept > 0) & (kept < edge.sizes["edge_step"] - 1)]
+    along = edge["projection"].sel(direction="top").values.astype(np.float64)
+    losses = edge["loss"].values.astype(np.float64)
+    at = edge.sel(edge_measured=slice(begin, begin + SHOWN_STEPS - 1))
+    norms = at["group_gradient_norm"].values
+    # ‖g₊ − g₋‖² = ‖g₊‖² + ‖g₋‖² − 2‖g₊‖‖g₋‖ cos
+    apart = np.sqrt((norms**2).sum(1) - 2 * norms.prod(1) * at["group_cosine"].values)
+    return _Path(
+        steps=edge["edge_step"].values[kept],
+        x=alternating_part(along)[kept - 1],
+        losses=np.stack([losses[np.ix_(kept, side)].mean(1) for side in edge["member"].values]),
+        total=losses[kept].mean(1),
+        sharpness=float(np.median(at["sharpness"].values)),
+        gap_slope=float((apart * at["top_share"].values).mean()),
+    )
+
+
+def _over_steps(upper: Axes, lower: Axes, path: _Path) -> None:
+    shown = slice(0, PATH_STEPS)
+    upper.axhline(0, color="#bbbbbb", linewidth=0.6)
+    upper.plot(path.steps[shown], path.x[shown], "o-", color=PATH_COLOUR, markersize=2.5, linewidth=1)
+    upper.set(ylabel="x along v", title="path along v")
+    upper.tick_params(labelbottom=False)
+    for losses, colour in zip(path.losses, (POSITIVE, NEGATIVE), strict=True):
+        lower.plot(path.steps[shown], losses[shown], "o-", color=colour, markersize=2.5, linewidth=1)
+    lower.plot(path.steps[shown], path.total[shown], color=TOTAL, linewidth=1.5)
+    lower.set(xlabel="step", ylabel="loss (nats)")
+    lower.set_ylim(bottom=0)
+
+
+def _across_valley(axes: Axes, path: _Path) -> None:
+    sides = (("one group", POSITIVE), ("the other group", NEGATIVE))
+    for losses, (label, colour) in zip(path.losses, sides, strict=True):
+        axes.plot(path.x, losses, "o", color=colour, markersize=3, alpha=0.7, label=label)
+    axes.plot(path.x, path.total, "o", color=TOTAL, markersize=3, alpha=0.7, label="all examples")
+    x = np.linspace(path.x.min(), path.x.max(), 100)
+    floor = path.total.mean() - path.sharpness * (path.x**2).mean() / 2
+    axes.plot(x, floor + path.sharpness * x**2 / 2, color=THEORY, label="theory: ½λx²")
+    axes.set(xlabel="x along the top eigenvector v", ylabel="loss (nats)", title="groups trade places along v")
+    axes.set_ylim(bottom=0)
+
+
+def _growth(axes: Axes, seed: NetworkEvidence) -> None:
+    edge, found = seed.runs["edge"], _stretches(seed)
+    slope, lr = edge["gradient_along_bounce"].values, edge.attrs["lr"]
+    for begin, count in zip(found.first, found.steps, strict=True):
+        x = alternating_displacement(slope[begin : begin + count], lr)
+        axes.plot(x[:-1], x[1:], "o", color=PATH_COLOUR, markersize=2.5, alpha=0.6)
+    reach = 1.1 * max(abs(value) for value in axes.get_xlim())
+    ends = np.array([-reach, reach])
+    factor = float(1 - lr * np.median(found.curvature))
+    axes.plot(ends, -ends, **THRESHOLD)  # type: ignore[arg-type]
+    axes.plot(ends, factor * ends, color=THEORY)
+    axes.text(
+        0.97,
+        0.97,
+        f"theory: 1 − ηλ = {factor:.2f}".replace("-", "−"),
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        fontsize=7,
+    )
+    axes.text(
+        0.03,
+        0.03,
+        "dashed: −1,\nthe stability threshold",
+        transform=axes.transAxes,
+        va="bottom",
+        fontsize=7,
+        color="#666666",
+    )
+    axes.set(xlim=ends, ylim=ends, xlabel="x at a step", ylabel="x a step later")
+    axes.set_title(f"each step multiplies x by {np.median(found.growth):.2f}".replace("-", "−"))
+
+
+ENTRY = FigureEntry(
+    "F7", "path along the top eigenvector against the groups' losses", "C5, C6, T7", NEEDS, draw, caption
+)
