@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,6 +29,7 @@ class LossRule:
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """(n,) losses from (n, classes) outputs and (n,) class indices.
 
+        >>> import torch
         >>> LossRule("squared")(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
         tensor([2.])
         """
@@ -43,6 +43,7 @@ class LossRule:
 def mean_loss(losses: Tensor, weights: Tensor | None) -> Tensor:
     """Σ_i w_i ℓ_i / Σ_i w_i; the plain mean without weights.
 
+    >>> import torch
     >>> mean_loss(torch.tensor([1.0, 5.0]), torch.tensor([3.0, 1.0]))
     tensor(2.)
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +47,8 @@ class OptimizerChoice:
         for name in ("momentum", "second_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give a number from 0 to below 1")
+        if not 0 <= self.radius < math.inf:
+            raise InputError(f"radius is {self.radius}: give a number of at least 0")
         if self.kind == "split_sgd" and self.threshold is None:
             raise InputError("split_sgd has no threshold: give the size of gradient above which it takes sign steps")
         if not 0 <= self.dampening <= 1:
@@ -62,6 +65,7 @@ class OptimizerChoice:
         if self.kind == "adam":
             return functools.partial(torch.optim.Adam, betas=(self.momentum, self.second_momentum), eps=self.epsilon)
         if self.kind == "split_sgd":
+            assert self.threshold is not None
             return functools.partial(
                 SplitSGD,
                 sign_lr=self.sign_lr,

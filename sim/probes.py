@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +12,22 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from sim.curvature import Eigenpairs, HessianOperator, layer_blocks, layer_shares, top_eigenpairs
-from sim.losses import LossRule, mean_loss
+from sim.batches import Batches
+from sim.curvature import (
+    EigenpairTracker,
+    HessianOperator,
+    MeanLoss,
+    MeanLossHessian,
+    layer_shares,
+    top_block_eigenpairs,
+)
+from sim.curvature.mean_loss import leaves_at
+from sim.losses import LossRule
 from sim.networks import layer_of_parameter
 from sim.record import Record
 from theory.command_line import require_positive
+
+Hessian = HessianOperator | MeanLossHessian
 
 
 @dataclass
@@ -24,8 +36,13 @@ class SharpnessProbe:
 
     Measured at the iterate θ_t, and where wanted at the midpoint of the step, θ_t − ½η∇L(θ_t): at the edge of stability
     the iterate bounces across the valley, and the midpoint of two iterates lies near its floor. The network is never
-    touched: losses are evaluated on copies of its parameters and buffers. The loss whose Hessian is taken is the one that
-    is minimised: the rule and the examples' weights are to be those of the run.
+    touched: losses are evaluated on copies of its parameters and buffers. The Hessian is that of the loss that is
+    minimised: the rule, the examples' weights and declared ghost batches are to be those of the run. Dropout is left
+    out: the loss would not be a function of the parameters.
+
+    Columns: ``measured``; for each place, iterate and midpoint, ``sharpness_``, ``residual_``, ``converged_``,
+    ``verified_`` (see `sim.curvature.Eigenpairs`) and ``layer_share_``; ``block_measured``, and ``block_sharpness``,
+    ``block_residual``, ``block_converged``.
 
     Attributes:
         network: the network; its class and buffers are used, not its parameters.
@@ -39,6 +56,8 @@ class SharpnessProbe:
         seed: seed of the eigensolver's start vectors.
         loss: rule of the examples' losses.
         example_weights: (n,) weight of each example in the mean; all 1 when not given.
+        batches: the run's: where it cuts the examples into chunks, so does the probe, within a bound on memory; ghost
+            batches that it declares are part of the loss.
         record: where the measurements go, the run's own if they are to be on disk; in memory when not given.
     """
 
@@ -53,11 +72,17 @@ class SharpnessProbe:
     seed: int = 0
     loss: LossRule = field(default_factory=LossRule)
     example_weights: Tensor | None = None
+    batches: Batches = field(default_factory=Batches)
     record: Record = field(default_factory=Record)
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
-        self._last: dict[str, Tensor] = {}
+        # A verification now and then, every 25th, finds an eigenvalue that overtook the tracked one out of its sight.
+        self._trackers = {
+            place: EigenpairTracker(self._generator, tolerance=self.tolerance)
+            for place in (("iterate", "midpoint") if self.midpoint else ("iterate",))
+        }
+        self._blocks: dict[str, Tensor] = {}
         self._layers = layer_of_parameter(self.network)
         self._sizes = [p.numel() for p in self.network.parameters()]
         self._declare()
@@ -66,16 +91,11 @@ class SharpnessProbe:
         """Measures where the step is due."""
         if step % self.every:
             return
-        hessian = self._hessian([p.detach() for p in parameters])
+        hessian = self._hessian(parameters)
         self.record.append("measured", step)
         self._measure_whole("iterate", hessian)
         if self.blocks_every and step % self.blocks_every == 0:
-            self.record.append("block_measured", step)
-            blocks = [
-                self._solve(f"block {name}", block) for name, block in layer_blocks(hessian, self._layers).items()
-            ]
-            self.record.append("block_sharpness", [float(block.values[0]) for block in blocks])
-            self.record.append("block_residual", [float(block.residuals[0]) for block in blocks])
+            self._measure_blocks(step, hessian)
         if self.midpoint:
             halfway = [p.detach() - self.lr / 2 * g for p, g in zip(parameters, gradients, strict=True)]
             self._measure_whole("midpoint", self._hessian(halfway))
@@ -94,17 +114,28 @@ class SharpnessProbe:
     @property
     def top_vector(self) -> Tensor | None:
         """(parameters,) unit top eigenvector at the iterate last measured; None before the first measurement."""
-        return self._last["iterate"][0] if "iterate" in self._last else None
+        vectors = self._trackers["iterate"].vectors
+        return None if vectors is None else vectors[0]
 
     def state_dict(self) -> dict[str, Any]:
         """State of the generator, the last eigenvectors, and measurements that are not in a record on disk."""
         record = {} if self.record.folder else self.record.state_dict()
-        return {"generator": self._generator.get_state(), "vectors": dict(self._last), "record": record}
+        trackers = {
+            place: {"vectors": tracker.vectors, "refreshes": tracker.refreshes, "products": tracker.products}
+            for place, tracker in self._trackers.items()
+        }
+        state = {"generator": self._generator.get_state(), "trackers": trackers, "blocks": dict(self._blocks)}
+        return {**state, "record": record}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to that state."""
         self._generator.set_state(state["generator"])
-        self._last = {place: vectors.to(self.inputs.device) for place, vectors in state["vectors"].items()}
+        device = self.inputs.device
+        for place, held in state["trackers"].items():
+            tracker = self._trackers[place]
+            tracker.vectors = None if held["vectors"] is None else held["vectors"].to(device)
+            tracker.refreshes, tracker.products = held["refreshes"], held["products"]
+        self._blocks = {layer: vectors.to(device) for layer, vectors in state["blocks"].items()}
         if state["record"]:
             self.record.load_state_dict(state["record"])
 
@@ -112,40 +143,75 @@ class SharpnessProbe:
         """Names the columns, in the order in which the data set has them."""
         before, layers = set(self.record.names), len(set(self._layers))
         self.record.declare("measured", ["measured"], dtype=np.int64)
-        for place in ("iterate", "midpoint") if self.midpoint else ("iterate",):
+        for place in self._trackers:
             self.record.declare(f"sharpness_{place}", ["measured"])
             self.record.declare(f"residual_{place}", ["measured"])
             self.record.declare(f"converged_{place}", ["measured"], dtype=np.bool_)
+            self.record.declare(f"verified_{place}", ["measured"], dtype=np.bool_)
             self.record.declare(f"layer_share_{place}", ["measured", "layer"], [layers])
         if self.blocks_every:
             self.record.declare("block_measured", ["block_measured"], dtype=np.int64)
             for name in ("block_sharpness", "block_residual"):
                 self.record.declare(name, ["block_measured", "layer"], [layers])
+            self.record.declare("block_converged", ["block_measured", "layer"], [layers], np.bool_)
         self._names = [name for name in self.record.names if name not in before]
 
-    def _hessian(self, parameters: list[Tensor]) -> HessianOperator:
-        leaves = [p.requires_grad_() for p in parameters]
-        names = [name for name, _ in self.network.named_parameters()]
-        # Batch norm in training mode writes to its buffers: it gets copies.
-        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        values = {**buffers, **dict(zip(names, leaves, strict=True))}
-        output = torch.func.functional_call(self.network, values, (self.inputs,))
-        return HessianOperator(mean_loss(self.loss(output, self.labels), self.example_weights), leaves)
+    def _hessian(self, parameters: Sequence[Tensor]) -> Hessian:
+        objective = MeanLoss(
+            _without_dropout(self.network),
+            self.inputs,
+            self.labels,
+            loss=self.loss,
+            weights=None if self.example_weights is None else self.example_weights / self.example_weights.sum(),
+            ghost_batches=self.batches.ghost,
+        )
+        if self.batches.chunk is None:  # the run passes all examples at once, and so does the probe
+            leaves = leaves_at(parameters)
+            return HessianOperator(objective.of_chunk(leaves, slice(0, len(objective))), leaves)
+        return MeanLossHessian(
+            objective,
+            parameters,
+            memory=_graph_memory(self.inputs.device),
+            chunk=self.batches.chunk if self.batches.ghost else None,
+        )
 
-    def _measure_whole(self, place: str, hessian: HessianOperator) -> None:
-        pairs = self._solve(place, hessian)
+    def _measure_whole(self, place: str, hessian: Hessian) -> None:
+        pairs = self._trackers[place].refresh(hessian)
         self.record.append(f"sharpness_{place}", float(pairs.values[0]))
         self.record.append(f"residual_{place}", float(pairs.residuals[0]))
         self.record.append(f"converged_{place}", pairs.converged)
+        self.record.append(f"verified_{place}", pairs.verified)
         self.record.append(f"layer_share_{place}", layer_shares(pairs.vectors[0], self._sizes, self._layers))
 
-    def _solve(self, place: str, operator: HessianOperator) -> Eigenpairs:
-        """The top eigenpairs, from those found at the same place the last time."""
-        pairs = top_eigenpairs(
-            operator, generator=self._generator, start=self._last.get(place), tolerance=self.tolerance
+    def _measure_blocks(self, step: int, hessian: Hessian) -> None:
+        """The blocks of all layers in shared passes, each from the eigenvectors found the last time."""
+        pairs = top_block_eigenpairs(
+            hessian, self._layers, generator=self._generator, start=self._blocks, tolerance=self.tolerance
         )
-        self._last[place] = pairs.vectors
-        return pairs
+        self._blocks = {layer: of_layer.vectors for layer, of_layer in pairs.items()}
+        self.record.append("block_measured", step)
+        self.record.append("block_sharpness", [float(p.values[0]) for p in pairs.values()])
+        self.record.append("block_residual", [float(p.residuals[0]) for p in pairs.values()])
+        self.record.append("block_converged", [p.converged for p in pairs.values()])
+
+
+def _graph_memory(device: torch.device) -> int:
+    """Bytes that graphs may take: half of a GPU's memory, 2 GiB elsewhere."""
+    return torch.cuda.get_device_properties(device).total_memory // 2 if device.type == "cuda" else 1 << 31
+
+
+def _without_dropout(network: nn.Module) -> nn.Module:
+    """The network itself, or a copy that drops no units where it would."""
+
+    def drops(module: nn.Module) -> bool:
+        return isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0
+
+    if not any(map(drops, network.modules())):
+        return network
+    still = copy.deepcopy(network)
+    for module in filter(drops, still.modules()):
+        module.eval()
+    return still
 
 
 @dataclass

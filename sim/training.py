@@ -101,8 +101,9 @@ def descend(
     """Minimises the mean loss Σ w_i ℓ_i / Σ w_i in place; by default θ ← θ − η∇L(θ) with all examples alike.
 
     Every example's loss is that of the forward pass whose gradient the step takes; its first, where the optimiser takes
-    two. Chunks add up to the gradient of the batch's mean loss, each weighted by its size. With checkpoints, the run goes on from the latest one; killed and
-    resumed, it gives the bits of the uninterrupted run (on the same device, with as many threads).
+    two. Chunks add up to the gradient of the batch's mean loss, each weighted by its size. With checkpoints, the run
+    goes on from the latest one; killed and resumed, it gives the bits of the uninterrupted run (on the same device,
+    with as many threads).
 
     Args:
         network: the network, on the inputs' device.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,10 +15,12 @@ from sim.curvature import (
     EigenpairTracker,
     HessianOperator,
     MeanLoss,
+    MeanLossHessian,
     example_curvatures,
     sharpness_gradient,
     top_eigenpairs,
 )
+from sim.curvature.chunked import DEFAULT_MEMORY
 from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from sim.curvature.third_derivatives import Method
 from validate.opposing_groups import OpposingPair
@@ -41,7 +44,10 @@ class EdgeMeasurements:
     third_derivative: Method = "exact"
     """How ∇λ is computed; difference for networks with fused normalisations."""
     chunk: int | None = None
-    """Examples at once in Hessian products and third derivatives."""
+    """Examples at once in gradients, products and third derivatives; all when not given. With declared ghost batches
+    it has to be theirs, and `study_edge` sees to that."""
+    memory: int = DEFAULT_MEMORY
+    """Bytes that the graphs of Hessian products in chunks may take."""
 
 
 @dataclass
@@ -131,13 +137,15 @@ class EdgeProbe:
         self.eigenvalues = pairs.values.numpy()
         self._tracker.vectors, self._top = pairs.vectors[:2], pairs.vectors[0]
 
-    def _hessian(self, parameters: Sequence[Tensor]) -> HessianOperator:
+    def _hessian(self, parameters: Sequence[Tensor]) -> HessianOperator | MeanLossHessian:
+        if self.what.chunk is not None:
+            return MeanLossHessian(self.objective, parameters, memory=self.what.memory, chunk=self.what.chunk)
         leaves = leaves_at(parameters)
         return HessianOperator(self.objective.of_chunk(leaves, slice(0, len(self.objective))), leaves)
 
     def _measure_curvature(self, point: Sequence[Tensor], slope: Tensor) -> Tensor:
         """What is measured at the midpoint, ``point``; returns every example's curvature along the bounce."""
-        hessian = self._hessian(point)
+        hessian, downhill = self._hessian(point), -self.objective.gradient(point, self.what.chunk)
         pairs = self._tracker.refresh(hessian)
         v = pairs.vectors[0]
         assert self._fixed is not None
@@ -147,9 +155,9 @@ class EdgeProbe:
         numbers = (
             pairs.values[0],
             pairs.residuals[0],
-            -torch.dot(rise, hessian.gradient),  # a = −⟨∇λ, ∇L⟩
+            torch.dot(rise, downhill),  # a = −⟨∇λ, ∇L⟩
             torch.dot(across, across),  # b = ‖∇⊥λ‖²
-            -torch.dot(across, hessian.gradient),
+            torch.dot(across, downhill),
             torch.dot(rise, rise),
             torch.dot(v, self._fixed[0]).abs(),
         )
@@ -164,7 +172,7 @@ class EdgeProbe:
                 torch.dot(self._bounce, v) ** 2,
                 torch.dot(beta, beta),
                 torch.dot(self._bounce, hessian.matvec(self._bounce)),
-                -torch.dot(across, hessian.gradient),
+                torch.dot(across, downhill),
                 torch.dot(across, across),
             )
             bounce = dict(zip(BOUNCE, map(float, along_bounce), strict=True))
@@ -199,10 +207,17 @@ class EdgeProbe:
             self.record.append(f"random_{name}", np.array([[numbers[name] for numbers in row] for row in drawn]))
 
     def _side_gradients(self, parameters: Sequence[Tensor], pair: OpposingPair) -> Tensor:
-        """(2, size) mean gradients of the two groups."""
-        groups = (torch.from_numpy(np.ascontiguousarray(side)) for side in (pair.positive, pair.negative))
-        device = parameters[0].device
-        return torch.stack([self.objective.group(group.to(device)).gradient(list(parameters)) for group in groups])
+        """(2, size) gradients of the two groups' mean losses."""
+        return torch.stack([self._group_gradient(parameters, side) for side in (pair.positive, pair.negative)])
+
+    def _group_gradient(self, parameters: Sequence[Tensor], group: npt.NDArray[np.int64]) -> Tensor:
+        of, index = self.objective, torch.from_numpy(np.ascontiguousarray(group)).to(parameters[0].device)
+        if replace(of, ghost_batches=False).divisible:
+            return of.group(index).gradient(list(parameters), self.what.chunk)
+        # Batch norm's statistics are the whole batch's: all examples pass, with the group's weights.
+        weights = torch.zeros(len(of), device=index.device, dtype=parameters[0].dtype)
+        weights.index_add_(0, index, weights.new_full((len(index),), 1 / len(index)))
+        return replace(of, weights=weights).gradient(list(parameters), self.what.chunk)
 
     def _group_numbers(self, sides: Tensor, pair: OpposingPair, curvature: Tensor) -> dict[str, np.ndarray]:
         assert self._top is not None

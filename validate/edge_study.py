@@ -34,7 +34,7 @@ at measured steps, at the iterate θ_t
                                                     "any" whatever their labels, "same labels" as the pair's
 once
     attributes lr, diverged_at, crossing, replay_difference: largest |loss − the base run's| at the same steps, 0 on the
-                                                    same device with as many threads
+                                                    same device and threads, but for losses stored in float16
     member (side, rank), random_member (kind, draw, side, rank): indices of the examples; eigenvalue (direction): λ_d at
     the start; label (example)
 
@@ -44,7 +44,7 @@ ReLU networks: autograd's second and third derivatives leave out what a step ove
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -127,7 +127,7 @@ def study_edge(
         description=config.name,
         progress=progress,
     )
-    there = base["loss"].values[data["edge_step"].values].astype(np.float64)
+    there = np.asarray(base["loss"][data["edge_step"].values], dtype=np.float64)
     data.attrs |= {"crossing": windows.crossing, "replay_difference": float(np.abs(data["loss"].values - there).max())}
     return data
 
@@ -176,7 +176,9 @@ def replay(
         [random_pair_like(pair, len(inputs), rng) for _ in range(what.draws)],
         [random_pair_of_same_labels(pair, classes, rng) for _ in range(what.draws)],
     ]
-    objective = MeanLoss(network, inputs, labels, loss)
+    if batches.ghost and batches.chunk is not None:  # the loss is then that of these chunks
+        what = replace(what, chunk=batches.chunk)
+    objective = MeanLoss(network, inputs, labels, loss, ghost_batches=batches.ghost)
     probe = EdgeProbe(objective, lr, pair, random, first_step, what, seed)
     descent = descend(
         network,

@@ -99,9 +99,9 @@ def group_card(
     Raises:
         InputError: the groups are empty, or of different size.
     """
-    sides = np.stack([pair.positive, pair.negative]) if len(pair.positive) == len(pair.negative) else np.empty((2, 0))
-    if not sides.shape[1]:
+    if len(pair.positive) != len(pair.negative) or not len(pair.positive):
         raise InputError(f"groups have {len(pair.positive)} and {len(pair.negative)} images: give as many, at least 1")
+    sides = np.stack([pair.positive, pair.negative])
     features = describe(images)
     drawn = _draw(images.labels, sides, rng, draws, same_labels)
     own = _contrasts(features, sides[None])[0]

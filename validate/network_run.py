@@ -173,6 +173,7 @@ def run_network(
         seed=config.seed,
         loss=loss,
         example_weights=example_weights,
+        batches=config.batches,
         record=record,
     )
     probes: list[Any] = [sharpness]
@@ -255,7 +256,7 @@ def trained_network(
     load_parameters(network, torch.from_numpy(data["final_parameters"].values).to(device))
     if buffers := list(network.buffers()):
         held = torch.from_numpy(data["final_buffers"].values).to(device)
-        for buffer, part in zip(buffers, held.split([b.numel() for b in buffers]), strict=True):
+        for buffer, part in zip(buffers, torch.split(held, [b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.reshape(buffer.shape))
     return network.eval()
 
@@ -282,13 +283,13 @@ def _differences(field_name: str, value: Any, default: Any) -> list[str]:
         return [value.name]
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return [f"{_SHORT.get(field_name, field_name)}{_word(value)}"]
-    words = []
+    words: list[str] = []
     for inner in dataclasses.fields(value):
-        if inner.name == "kind":
-            # An architecture's kind stands first in the name.
-            words += [value.kind] if field_name != "architecture" and value.kind != default.kind else []
-        else:
-            words += _differences(inner.name, getattr(value, inner.name), getattr(default, inner.name))
+        of_value, of_default = getattr(value, inner.name), getattr(default, inner.name)
+        if inner.name != "kind":
+            words += _differences(inner.name, of_value, of_default)
+        elif field_name != "architecture" and of_value != of_default:  # an architecture's kind stands first in the name
+            words.append(of_value)
     return words
 
 

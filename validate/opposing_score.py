@@ -19,10 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
 from theory.command_line import InputError
-from validate.cifar10 import CLASSES, Images
 from validate.singular_directions import singular_directions
+from validate.windows import find_windows
 
 Array = npt.NDArray[np.float64]
 
@@ -95,30 +96,16 @@ def alternating_part(losses: npt.ArrayLike) -> Array:
     return np.asarray(-np.diff(np.asarray(losses, dtype=np.float64), 2, axis=0) / 4)
 
 
-def gaussian_surrogate(images: Images, seed: int) -> Images:
-    """Gaussian images that have each class's mean and covariance over pixels, with the same labels.
+def score_of_run(run: xr.Dataset, rng: np.random.Generator) -> OpposingScore | None:
+    """The score of a full-batch run on its windows at the edge; None where it has none.
 
-        x = μ_class + Xᵀz/√m,  z ~ N(0, I_m),
-
-    with X the (m, 3072) centred images of the class: no covariance matrix is formed. Rounding to whole numbers in
-    0…255 clips some pixels and so lowers the variance; the share clipped is a few percent on CIFAR-10.
+    With the runs under `GaussianSurrogate` and `ShuffledLabels` as anchors, it says how far the data set's signals are
+    from those of Gaussian images with the same means and covariances, and from those that labels cannot share.
     """
-    rng = np.random.default_rng(seed)
-    drawn = np.empty((len(images.labels), images.pixels[0].size))
-    for label in range(len(CLASSES)):
-        rows = np.flatnonzero(images.labels == label)
-        if not len(rows):
-            continue
-        own = images.pixels[rows].reshape(len(rows), -1).astype(np.float64)
-        centred = own - own.mean(0)
-        drawn[rows] = own.mean(0) + rng.normal(size=(len(rows), len(rows))) @ centred / np.sqrt(len(rows))
-    pixels = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
-    return Images(pixels.reshape(images.pixels.shape), images.labels)
-
-
-def shuffled_labels(images: Images, seed: int) -> Images:
-    """The same images with their labels permuted: as many of each class, and no relation left between the two."""
-    return Images(images.pixels, np.random.default_rng(seed).permutation(images.labels))
+    windows = find_windows(run)
+    if windows is None:
+        return None
+    return opposing_score(run["loss"].values[windows.select], run["loss"].values[windows.evaluate], rng)
 
 
 def _weighted(direction: Array, swings: Array, weights: Array) -> Array:

@@ -58,11 +58,13 @@ class Preset:
         return next(iter(self.settings.values())).base(seed)
 
 
-def _measured(kind: str, *, lr: float, steps: int, width: float = 1.0, depth: int | None = None) -> NetworkConfig:
+def _measured(
+    kind: str, *, lr: float, steps: int, images: int, width: float = 1.0, depth: int | None = None
+) -> NetworkConfig:
     """A CPU-sized base run with all that the claims read: snapshots for the edge study, probes, step lengths."""
     return NetworkConfig(
         architecture=Architecture(kind, width=width, depth=depth),  # type: ignore[arg-type]
-        images_per_class=200 if kind == "mlp" else 20,
+        images_per_class=images,
         lr=lr,
         steps=steps,
         snapshot_every=30,
@@ -97,12 +99,20 @@ PRESETS: Mapping[str, Preset] = {
     "quick": Preset({"mlp": Setting(NetworkConfig(), seeds=(7, 8, 9))}, QUICK_CLAIMS),
     "standard": Preset(
         {
-            "mlp": Setting(_measured("mlp", lr=0.05, steps=420), _SEEDS, batch=100),
+            "mlp": Setting(_measured("mlp", lr=0.05, steps=420, images=200), _SEEDS, batch=100),
             "vgg11": Setting(
-                _measured("vgg11", lr=0.03, steps=320, width=0.125), _SEEDS[:3], batch=20, sgd_lr=0.02, edge=_FEWER
+                _measured("vgg11", lr=0.03, steps=320, images=20, width=0.125),
+                _SEEDS[:3],
+                batch=20,
+                sgd_lr=0.02,
+                edge=_FEWER,
             ),
-            "resnet18": Setting(_measured("resnet18", lr=0.02, steps=260, width=0.0625), _SEEDS[:3], edge=_FEWER),
-            "vit": Setting(_measured("vit", lr=0.02, steps=260, width=0.25, depth=2), _SEEDS[:3], edge=_FEWER),
+            "resnet18": Setting(
+                _measured("resnet18", lr=0.02, steps=260, images=15, width=0.0625), _SEEDS[:3], edge=_FEWER
+            ),
+            "vit": Setting(
+                _measured("vit", lr=0.02, steps=260, images=15, width=0.25, depth=1), _SEEDS[:3], edge=_FEWER
+            ),
         }
     ),
     # Not run yet: no card was at hand.

@@ -21,6 +21,9 @@ from validate.opposing_groups import OpposingPair, overlap, singular_pairs, top_
 from validate.report_page import page
 from validate.report_words import interval_words, verdict_words
 
+NAMED_FAILURES = 8
+"""The headline names so many claims that did not hold; more are counted."""
+
 
 @dataclass(frozen=True)
 class NetworkPart:
@@ -74,7 +77,9 @@ class Report:
         lacking = len(self.verdicts) - judged
         several = len(self.parts) > 1
         names = [f"{v.claim.name} ({v.kind})" if several and v.kind else v.claim.name for v in self.failed]
-        if names:
+        if len(names) > NAMED_FAILURES:
+            words = f"{len(names)} of {judged} claims judged did not hold"
+        elif names:
             words = f"{', '.join(names)} did not hold"
         else:
             words = f"all {judged} claims judged hold, and every control fails" if judged else "no claim was judged"

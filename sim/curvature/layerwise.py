@@ -24,7 +24,8 @@ def layer_shares(vector: Tensor, sizes: Sequence[int], layers: Sequence[str]) ->
         layers: name of each parameter tensor's layer.
 
     Returns:
-        (number of layers,) shares in the order in which the layers appear; they sum to 1.
+        (number of layers,) shares in the order in which the layers appear; they sum to 1. NaN where the vector is zero
+        or not finite, as an eigenvector of a diverging run is.
 
     >>> layer_shares(torch.tensor([3.0, 0.0, 4.0]), [1, 1, 1], ["a", "a", "b"])
     array([0.36, 0.64])
@@ -34,7 +35,8 @@ def layer_shares(vector: Tensor, sizes: Sequence[int], layers: Sequence[str]) ->
     shares = np.zeros(len(names))
     for layer, square in zip(layers, squares, strict=True):
         shares[names.index(layer)] += square
-    return np.asarray(shares / shares.sum())
+    total = shares.sum()
+    return shares / total if 0 < total < np.inf else np.full(len(names), np.nan)
 
 
 class Blocks(LinearOperator, Protocol):

@@ -35,6 +35,8 @@ class Architecture:
     """Multiplier of the channels, or of the vision transformer's features, of all but the mlp."""
     depth: int | None = None
     """Blocks of the vision transformer; 6 when not given."""
+    stride: int = 1
+    """Stride of ResNet-18's first convolution; 2 makes a network of a quarter of the cost."""
 
     def __post_init__(self) -> None:
         activation_of(self.activation)
@@ -48,6 +50,8 @@ class Architecture:
             raise InputError(f"width is {self.width}: the size of an mlp is given by its hidden units")
         if self.kind != "vit" and self.depth is not None:
             raise InputError(f"depth is {self.depth}: the depth of {self.kind} is fixed, leave it out")
+        if self.stride not in (1, 2) or (self.stride > 1 and self.kind != "resnet18"):
+            raise InputError(f"stride is {self.stride}: give 1, or 2 for resnet18")
 
 
 def takes_images(architecture: Architecture) -> bool:
@@ -81,7 +85,9 @@ def build(architecture: Architecture, image_shape: tuple[int, int, int], classes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture.kind == "resnet18":
-            return resnet18(channels, classes, width=architecture.width, activation=activation)
+            return resnet18(
+                channels, classes, width=architecture.width, activation=activation, stride=architecture.stride
+            )
         if architecture.kind == "vit":
             if height % PATCH or width % PATCH:
                 raise InputError(f"images are {height} × {width}: the vision transformer takes multiples of {PATCH}")

@@ -61,5 +61,5 @@ def load_parameters(network: nn.Module, vector: Tensor) -> None:
     if vector.shape != (sum(sizes),):
         raise InputError(f"vector of parameters has shape {list(vector.shape)}: the network takes [{sum(sizes)}]")
     with torch.no_grad():
-        for parameter, part in zip(parameters, vector.split(sizes), strict=True):
+        for parameter, part in zip(parameters, torch.split(vector, sizes), strict=True):
             parameter.copy_(part.view(parameter.shape))

@@ -1,8 +1,8 @@
 """Batch and layer normalisation written out in elementary operations, so that all derivatives are right.
 
-y = γ (x − μ) / √(σ² + ε) + δ, with the mean μ and the uncorrected variance σ² over the batch and the places of a channel
-(batch norm), or over the features of a token (layer norm). PyTorch's fused ones have wrong third derivatives, without
-an error (pytorch 175754, 186256). These are their subclasses: names, buffers and checks of `isinstance` are theirs.
+y = γ (x − μ) / √(σ² + ε) + δ, with the mean μ and the uncorrected variance σ² over the batch and the places of a
+channel (batch norm), or over the features of a token (layer norm). PyTorch's fused ones have wrong third derivatives,
+without an error (pytorch 175754, 186256). These are their subclasses: names, buffers and `isinstance` are theirs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         if self.training:
-            variance, mean = torch.var_mean(input, dim=(0, 2, 3), correction=0)
-            self._track(mean.detach(), variance.detach(), input.numel() // input.shape[1])
+            count = input.numel() // input.shape[1]
+            # Sums over the places first, then over the batch: several times as fast on a CPU as over both at once.
+            mean = input.flatten(2).sum(2).sum(0) / count
+            centred = input - mean.view(-1, 1, 1)
+            variance = centred.flatten(2).square().sum(2).sum(0) / count
+            self._track(mean.detach(), variance.detach(), count)
         else:
-            mean, variance = self.running_mean, self.running_var
+            centred, variance = input - self.running_mean.view(-1, 1, 1), self.running_var
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
+        return torch.addcmul(self.bias.view(-1, 1, 1), centred, scale.view(-1, 1, 1))
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None
@@ -47,5 +50,6 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, features) normalised over the features."""
-        variance, mean = torch.var_mean(input, dim=-1, correction=0, keepdim=True)
-        return (input - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        centred = input - input.mean(-1, keepdim=True)
+        variance = centred.square().mean(-1, keepdim=True)
+        return torch.addcmul(self.bias, centred * torch.rsqrt(variance + self.eps), self.weight)

@@ -1,4 +1,4 @@
-"""ResNet-18 for small images (He et al. 2016): a 3 × 3 first convolution of stride 1 and no first pooling."""
+"""ResNet-18 for small images (He et al. 2016): a 3 × 3 first convolution and no first pooling."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ class BasicBlock(nn.Module):
         return output
 
 
-def resnet18(channels_in: int, classes: int, *, width: float, activation: type[nn.Module]) -> nn.Sequential:
-    """ResNet-18 with batch norm: first convolution, eight blocks, mean over places, linear map."""
+def resnet18(
+    channels_in: int, classes: int, *, width: float, activation: type[nn.Module], stride: int = 1
+) -> nn.Sequential:
+    """ResNet-18 with batch norm: first convolution of the given stride, eight blocks, mean over places, linear map."""
     channels = max(1, round(STAGES[0] * width))
-    modules: list[nn.Module] = [Convolution(channels_in, channels), activation()]
+    modules: list[nn.Module] = [Convolution(channels_in, channels, stride=stride), activation()]
     for stage, full in enumerate(STAGES):
         wide = max(1, round(full * width))
         modules += [

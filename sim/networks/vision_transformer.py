@@ -55,7 +55,7 @@ class Attention(Layer):
         parts = self.queries_keys_values(self.norm(tokens)).view(n, t, 3, self.heads, d // self.heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (n, heads, tokens, d / heads)
         # softmax(Q Kᵀ / √d) V
-        weights = torch.softmax(q @ k.transpose(-2, -1) * (d // self.heads) ** -0.5, dim=-1)
+        weights = torch.softmax((q * (d // self.heads) ** -0.5) @ k.transpose(-2, -1), dim=-1)
         mixed: Tensor = self.out((weights @ v).transpose(1, 2).reshape(n, t, d))
         return tokens + mixed
 

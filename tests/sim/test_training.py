@@ -16,7 +16,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import Arithmetic, Batches, Checkpoints, SharpnessProbe, descend, mlp
+from sim import Arithmetic, Batches, Checkpoints, OptimizerChoice, SharpnessProbe, descend, mlp
+from sim.curvature import HessianOperator, layer_shares
 from sim.training import OptimizerFactory
 from theory import InputError
 
@@ -216,6 +217,8 @@ def test_the_probe_measures_iterates_midpoints_and_blocks(device: torch.device) 
     assert data["measured"].values.tolist() == [0, 5, 10, 15, 20]
     assert data["block_measured"].values.tolist() == [0, 10, 20]
     assert data["converged_iterate"].all()
+    assert data["block_converged"].all()
+    assert data["verified_iterate"][0]
     assert (data["residual_midpoint"] <= 1e-4).all()
     np.testing.assert_allclose(data["layer_share_iterate"].sum("layer"), 1)
     whole = data["sharpness_iterate"].sel(measured=data["block_measured"].values)
@@ -225,6 +228,57 @@ def test_the_probe_measures_iterates_midpoints_and_blocks(device: torch.device) 
     # Half of one step of descent leads to the midpoint.
     descend(start, x, y, lr=0.15, steps=1, progress=False)
     assert float(data["sharpness_midpoint"][0]) == pytest.approx(_dense_sharpness(start, x, y), rel=1e-4)
+
+
+def test_a_probe_verifies_its_eigenvalue_now_and_then(device: torch.device) -> None:
+    x, y = _problem(device)
+    network = _network(device)
+    probe = SharpnessProbe(network, x, y, lr=0.3, every=1, blocks_every=0)
+    descend(network, x, y, lr=0.3, steps=27, probes=[probe], progress=False)
+    verified = probe.dataset()["verified_iterate"].values
+    assert verified[0]
+    assert verified[25]
+    assert not verified[1:25].all()
+
+
+@pytest.mark.parametrize("ghost", [False, True])
+def test_the_probe_measures_the_loss_of_the_runs_chunks(ghost: bool, device: torch.device) -> None:
+    """Without batch norm the chunks change nothing; declared ghost batches are another loss, that of their mean."""
+    x, y = _problem(device)
+    network = _network(device)
+    if ghost:
+        network = torch.nn.Sequential(network[0], torch.nn.BatchNorm1d(10), network[1], network[2]).to(device)
+    batches = Batches(chunk=20, ghost=ghost)
+    probes = [SharpnessProbe(network, x, y, 0.3, tolerance=1e-5, batches=b) for b in (batches, Batches())]
+    parameters = [p.detach() for p in network.parameters()]
+    for probe in probes:
+        probe(0, parameters, parameters)
+    cut, whole = (probe.dataset()["sharpness_iterate"].values for probe in probes)
+    if not ghost:
+        np.testing.assert_allclose(cut, whole, rtol=1e-4)
+        return
+    matrices = []
+    for part in (slice(0, 20), slice(20, 40), slice(40, 60)):
+        leaves = [p.clone().requires_grad_() for p in parameters]
+        values = dict(zip([n for n, _ in network.named_parameters()], leaves, strict=True))
+        loss = F.cross_entropy(torch.func.functional_call(network, values, (x[part],)), y[part])
+        block = HessianOperator(loss, leaves)
+        matrices.append(torch.stack([block.matvec(row) for row in torch.eye(block.size, device=device)]))
+    expected = float(torch.linalg.eigvalsh(torch.stack(matrices).mean(0))[-1])
+    np.testing.assert_allclose(cut, expected, rtol=1e-3)
+    assert abs(whole / expected - 1) > 4e-3
+
+
+def test_dropout_is_left_out_of_the_sharpness(device: torch.device) -> None:
+    x, y = _problem(device)
+    plain = _network(device)
+    dropping = torch.nn.Sequential(*plain[:2], torch.nn.Dropout(0.5), plain[2])
+    probes = [SharpnessProbe(network, x, y, 0.3, tolerance=1e-5) for network in (plain, dropping)]
+    parameters = [p.detach() for p in plain.parameters()]
+    for probe in probes:
+        probe(0, parameters, parameters)
+    assert dropping[2].training
+    np.testing.assert_allclose(*(p.dataset()["sharpness_iterate"].values for p in probes), rtol=1e-4)
 
 
 def _dense_sharpness(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
@@ -251,6 +305,12 @@ def test_a_diverging_run_keeps_its_last_finite_weights(device: torch.device) -> 
     assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("entry", [0.0, float("nan"), float("inf"), 1e200])
+def test_shares_of_a_vector_without_a_direction_are_nan_without_a_warning(entry: float) -> None:
+    assert np.isnan(layer_shares(torch.full((3,), entry, dtype=torch.float64), [1, 2], ["a", "b"])).all()
+
+
 def test_a_probes_state_holds_its_generator(device: torch.device) -> None:
     """The start vectors that a place without earlier eigenvectors would draw."""
     x, y = _problem(device)
@@ -260,7 +320,8 @@ def test_a_probes_state_holds_its_generator(device: torch.device) -> None:
     first(0, weights, weights)
     second.load_state_dict(first.state_dict())
     for probe in (first, second):
-        probe._last.clear()
+        for tracker in probe._trackers.values():
+            tracker.vectors = None
         probe(10, weights, weights)
     assert first.dataset().identical(second.dataset())
 
@@ -285,6 +346,7 @@ RESUMED: dict[str, tuple[OptimizerFactory, float, Batches]] = {
     "full batch": (torch.optim.SGD, 0.3, Batches()),
     "momentum, chunks": (partial(torch.optim.SGD, momentum=0.9), 0.1, Batches(chunk=25, ghost=True)),
     "Adam, minibatches": (torch.optim.Adam, 0.01, Batches(size=16)),
+    "SAM, ghost batches": (OptimizerChoice("sam", radius=0.2).factory(), 0.1, Batches(chunk=25, ghost=True)),
 }
 
 

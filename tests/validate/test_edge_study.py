@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,16 +11,20 @@ import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor, nn
 
-from sim import descend, mlp
+from sim import Architecture, Batches, LossRule, OptimizerChoice, build, descend, mlp
 from sim.curvature import HessianOperator, MeanLoss, rayleigh_quotient
-from sim.curvature.mean_loss import flatten
+from sim.curvature.mean_loss import flatten, leaves_at, unflatten
+from sim.networks.architecture import KINDS
+from sim.networks.normalisation import BatchNorm2d
 from sim.two_layer import TwoLayerConfig
 from theory import drive, gradient_descent
+from theory.command_line import InputError
 from validate.cifar10 import load_embedded, standardise
 from validate.claims.bounce import stretches
 from validate.edge_probe import EdgeMeasurements, EdgeProbe
-from validate.edge_study import replay
-from validate.opposing_groups import OpposingPair
+from validate.edge_study import EdgeConfig, replay, study_edge
+from validate.network_run import NetworkConfig, run_network
+from validate.opposing_groups import OpposingPair, singular_pairs
 from validate.windows import Windows
 
 EDGE = TwoLayerConfig(beta=5.0, d1=100, exponent=1.0, lr=0.06, steps=3500, start="edge", sample_seeds=())
@@ -151,7 +157,8 @@ def test_the_replay_takes_the_steps_of_the_run_bit_for_bit() -> None:
     assert torch.equal(flatten(list(again.parameters())), flatten(list(network.parameters())))
     moved = snapshots.weights[17] - snapshots.weights[10]
     along = data["projection"].sel(edge_step=17).values
-    assert np.linalg.norm(along) <= float(moved.norm())
+    assert 0 < np.linalg.norm(along) <= float(moved.norm())
+    assert (data["projection"].sel(edge_step=10) == 0).all()
     assert data["edge_measured"].values.tolist() == [10, 15, 20]
     assert data.sizes["draw"] == 2
     assert data["random_member"].dims == ("kind", "draw", "side", "rank")
@@ -189,3 +196,127 @@ def test_group_numbers_are_those_of_plain_autograd() -> None:
     assert float(data["group_curvature"][0, 0]) == pytest.approx(quotient, rel=1e-3)
     share = float(torch.dot(first - second, top).abs() / (first - second).norm())
     assert float(data["top_share"][0]) == pytest.approx(share, rel=1e-4)
+
+
+def test_with_batch_norm_a_groups_gradient_has_the_whole_batchs_statistics_and_chunks_change_nothing_without() -> None:
+    images = load_embedded()
+    inputs = torch.from_numpy(standardise(images)[:60, :, ::4, ::4]).double()
+    labels = torch.from_numpy(images.labels[:60].astype(np.int64))
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(3, 4, 3), BatchNorm2d(4), nn.GELU(), nn.Flatten(), nn.Linear(144, 10)]
+    pair = OpposingPair(np.arange(5), np.arange(40, 45), 1.0, 1.0)
+    data = {}
+    for name, network, chunk in (
+        ("norm", nn.Sequential(*layers).double(), None),
+        ("whole", nn.Sequential(*layers[:1], *layers[2:]).double(), None),
+        ("chunks", nn.Sequential(*layers[:1], *layers[2:]).double(), 25),
+    ):
+        what = EdgeMeasurements(every=1, directions=2, draws=1, chunk=chunk)
+        probe = EdgeProbe(MeanLoss(network, inputs, labels), 0.1, pair, [[pair], [pair]], first_step=0, what=what)
+        parameters = list(network.parameters())
+        for scale in (1.0, 0.5):  # two made-up gradients, so that there is a bounce
+            losses = F.cross_entropy(network(inputs), labels, reduction="none")
+            slopes = torch.autograd.grad(losses.mean(), parameters)
+            probe(0, parameters, [scale * slope for slope in slopes])
+        losses = F.cross_entropy(network(inputs), labels, reduction="none")
+        sides = [
+            flatten(torch.autograd.grad(losses[side].mean(), parameters, retain_graph=True))
+            for side in (pair.positive, pair.negative)
+        ]
+        data[name] = probe.record.dataset()
+        np.testing.assert_allclose(data[name]["group_gradient_norm"][0], [float(g.norm()) for g in sides], rtol=1e-9)
+    for variable in ("sharpness", "a", "b", "bounce_a", "bounce_b", "curvature", "group_cosine", "bulk_gradient_norm"):
+        np.testing.assert_allclose(data["chunks"][variable], data["whole"][variable], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mlp"])
+def test_every_network_can_be_studied(kind: str) -> None:
+    """Third derivatives included: the curvature's slope along the bounce is that of a central difference."""
+    network = build(Architecture(kind, width=0.125, activation="gelu"), (3, 32, 32), 10, seed=0).double()  # type: ignore[arg-type]
+    images = load_embedded()
+    inputs = torch.from_numpy(standardise(images)[:12]).double()
+    labels = torch.from_numpy(images.labels[:12].astype(np.int64))
+    objective = MeanLoss(network, inputs, labels)
+    pair = OpposingPair(np.arange(3), np.arange(3, 6), 1.0, 1.0)
+    what = EdgeMeasurements(every=1, directions=2, draws=1)
+    probe = EdgeProbe(objective, 0.01, pair, [[pair], [pair]], first_step=0, what=what)
+    for step in range(2):
+        slopes = torch.autograd.grad(F.cross_entropy(network(inputs), labels), list(network.parameters()))
+        probe(step, list(network.parameters()), list(slopes))
+        with torch.no_grad():
+            point = [p - 0.005 * g for p, g in zip(network.parameters(), slopes, strict=True)]
+            for parameter, slope in zip(network.parameters(), slopes, strict=True):
+                parameter -= 0.01 * slope
+    data = probe.record.dataset().isel(edge_measured=1)
+    bounce = probe._bounce
+    assert bounce is not None
+
+    def curvature(shift: Tensor) -> float:
+        moved = [p + part for p, part in zip(point, unflatten(shift, point), strict=True)]
+        leaves = leaves_at(moved)
+        return rayleigh_quotient(HessianOperator(objective.of_chunk(leaves, slice(0, 12)), leaves), bounce)
+
+    assert float(data["bounce_curvature"]) == pytest.approx(curvature(0 * bounce), rel=1e-6)
+    assert float(data["curvature"].mean()) == pytest.approx(float(data["bounce_curvature"]), rel=1e-5)
+    downhill = -objective.gradient(point)
+    across = downhill - torch.dot(downhill, bounce) * bounce
+    # So short a difference that no maximum of a pool changes its place.
+    h = 1e-6 / float(across.norm())
+    # −⟨∇⊥, ∇L⟩ is the derivative of uᵀHu downhill, across u.
+    rise = (curvature(h * across) - curvature(-h * across)) / (2 * h)
+    assert float(data["bounce_a"]) == pytest.approx(rise, rel=1e-2, abs=1e-4 * abs(float(data["bounce_curvature"])))
+
+
+SMALL = NetworkConfig(
+    architecture=Architecture(hidden=(8,), activation="gelu"),
+    loss=LossRule(label_smoothing=0.1),
+    lr=0.02,
+    steps=212,
+    seed=100,
+    images_per_class=6,
+    blocks_every=0,
+    midpoint=False,
+    snapshot_every=25,
+)
+
+
+@pytest.fixture(scope="module")
+def base() -> xr.Dataset:
+    """A run of a small network, with a sharpness that is made to cross 2/η at step 60."""
+    data = run_network(SMALL, load_embedded(), torch.device("cpu"), progress=False)
+    data["sharpness_iterate"].values[:] = np.where(data["measured"] >= 60, 110.0, 50.0)
+    return data
+
+
+def test_a_study_starts_from_the_last_snapshot_before_the_onset_and_repeats_the_base_run(base: xr.Dataset) -> None:
+    config = EdgeConfig(SMALL, EdgeMeasurements(every=37, directions=3, draws=1))
+    data, again = (study_edge(config, base, load_embedded(), torch.device("cpu"), progress=False) for _ in range(2))
+    assert data["edge_step"].values.tolist() == list(range(25, 210))
+    assert data.attrs["crossing"] == 60
+    assert data.attrs["replay_difference"] == 0.0
+    pair = singular_pairs(base["loss"][60:135], count=1)[0]
+    assert data["member"].values.tolist() == [pair.positive.tolist(), pair.negative.tolist()]
+    assert again.identical(data)
+    assert config.name == f"edge-{SMALL.name}"
+    late = base.isel(snapshot_step=slice(2, None))  # 50, 75, …: none 20 steps before the crossing
+    nearer = study_edge(config, late, load_embedded(), torch.device("cpu"), progress=False)
+    assert nearer["edge_step"].values[0] == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": OptimizerChoice("adam")}, "full-batch"),
+        ({"batches": Batches(size=10)}, "full-batch"),
+        ({}, "snapshot"),
+        ({}, "windows"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused(base: xr.Dataset, options: dict[str, object], words: str) -> None:
+    run = base.drop_vars("snapshot") if words == "snapshot" else base.copy(deep=True)
+    if words == "windows":
+        run["sharpness_iterate"].values[:] = 50.0
+    config = EdgeConfig(replace(SMALL, **options))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=words):
+        study_edge(config, run, load_embedded(), torch.device("cpu"), progress=False)

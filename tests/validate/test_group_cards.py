@@ -45,6 +45,9 @@ def test_what_the_labels_explain_is_no_finding_among_the_same_labels() -> None:
     found = _found(images)
     assert {("positive less all", "brightness"), ("negative less all", "brightness")} <= found
     assert _found(images, same_labels=True) == set()
+    images.pixels[:20] -= 20  # as bright as the other class: what stands out is only among its own
+    assert ("positive less all", "brightness") not in _found(images)
+    assert ("positive less all", "brightness") in _found(images, same_labels=True)
 
 
 def test_random_groups_of_real_images_rarely_have_findings() -> None:
@@ -68,6 +71,7 @@ def test_features_of_plain_images_are_their_colours() -> None:
     features = dict(zip(FEATURES, describe(Images(pixels, np.zeros(3, np.uint8))).T, strict=True))
     assert features["brightness"][:2] == pytest.approx([1.0, 0.114])
     assert features["blueness"] == pytest.approx([0, 2 / 3, 0], abs=1e-12)
+    assert features["frame blueness"] == pytest.approx([0, 2 / 3, 0], abs=1e-12)
     assert features["saturation"] == pytest.approx([0, 1, 0], abs=1e-12)
     assert features["frame less centre"] == pytest.approx([0, 0, -1], abs=1e-12)
     assert features["frame brightness"] == pytest.approx([1, 0.114, 0], abs=1e-12)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim import Architecture
 from validate.cifar10 import Images, load_embedded
 from validate.network_run import NetworkConfig, run_network
 
@@ -20,8 +21,11 @@ def _some_images(count: int) -> Images:
 
 configurations = st.builds(
     NetworkConfig,
-    hidden=st.sampled_from([(12,), (16, 12), (20, 12, 8)]),
-    activation=st.sampled_from(["tanh", "gelu"]),
+    architecture=st.builds(
+        Architecture,
+        hidden=st.sampled_from([(12,), (16, 12), (20, 12, 8)]),
+        activation=st.sampled_from(["tanh", "gelu"]),
+    ),
     lr=st.sampled_from([0.01, 0.03, 0.1]),
     steps=st.just(60),
     seed=st.integers(0, 10**6),
@@ -54,14 +58,14 @@ def test_no_layers_block_is_sharper_than_the_whole(config: NetworkConfig) -> Non
 
 
 def test_the_same_run_gives_the_same_bits() -> None:
-    config = NetworkConfig(hidden=(12,), steps=20, seed=3)
+    config = NetworkConfig(Architecture(hidden=(12,)), steps=20, seed=3)
     first, second = (run_network(config, _some_images(80), torch.device("cpu"), progress=False) for _ in range(2))
     assert first.identical(second)
     assert first["loss"].dims == ("step", "example")
 
 
 def test_a_diverging_run_says_so_and_keeps_its_last_finite_state() -> None:
-    config = NetworkConfig(hidden=(12,), lr=1e25, steps=40, measure_every=100, blocks_every=0)
+    config = NetworkConfig(Architecture(hidden=(12,)), lr=1e25, steps=40, measure_every=100, blocks_every=0)
     data = run_network(config, _some_images(50), torch.device("cpu"), progress=False)
     assert 0 < data.attrs["diverged_at"] == data.sizes["step"]
     assert np.isfinite(data["final_parameters"].values).all()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+import xarray as xr
 from cases import planted
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from sim import Architecture
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
-from validate.opposing_score import alternating_part, gaussian_surrogate, opposing_score, shuffled_labels
+from validate.network_run import NetworkConfig, run_network
+from validate.opposing_score import alternating_part, opposing_score, score_of_run
+from validate.score_anchors import GaussianSurrogate, ShuffledLabels
 
 # ∫ z² over the outer 2.5 % on each side of a normal: 2(z φ(z) + P(Z > z)) at z = 1.96.
 Z = stats.norm.ppf(0.975)
@@ -81,7 +88,7 @@ def test_the_alternating_part_drops_drifts_and_keeps_period_two() -> None:
 
 def test_surrogates_keep_moments_and_lose_the_tail() -> None:
     images = load_embedded()
-    surrogate = gaussian_surrogate(images, seed=0)
+    surrogate = GaussianSurrogate(0).images(images)
     assert (surrogate.labels == images.labels).all()
     for label in (0, 8):
         own, drawn = (x.pixels[x.labels == label].reshape(200, -1).astype(float) for x in (images, surrogate))
@@ -89,12 +96,35 @@ def test_surrogates_keep_moments_and_lose_the_tail() -> None:
         # The leading principal direction keeps its variance, up to clipping and the spread of 200 draws.
         axis = np.linalg.svd(own - own.mean(0), full_matrices=False)[2][0]
         assert (drawn @ axis).var() == pytest.approx((own @ axis).var(), rel=0.35)
-    assert not (surrogate.pixels == gaussian_surrogate(images, seed=1).pixels).all()
-    shuffled = shuffled_labels(images, seed=0)
+    assert not (surrogate.pixels == GaussianSurrogate(1).images(images).pixels).all()
+    shuffled = ShuffledLabels(0).images(images)
     assert shuffled.pixels is images.pixels
     assert np.bincount(shuffled.labels).tolist() == [200] * 10
     # One in ten keeps its label.
     assert (shuffled.labels == images.labels).mean() == pytest.approx(0.1, abs=0.03)
+
+
+def test_anchors_are_interventions_with_runs_of_their_own() -> None:
+    plain = NetworkConfig(architecture=Architecture(hidden=(8,)), images_per_class=4, steps=3, measure_every=10)
+    names, losses = {plain.name}, []
+    for anchor in (GaussianSurrogate(3), ShuffledLabels(3)):
+        config = replace(plain, intervention=anchor)
+        names.add(config.name)
+        losses.append(run_network(config, load_embedded(), torch.device("cpu"), progress=False)["loss"].values)
+    assert len(names) == 3
+    assert not np.allclose(*losses)
+
+
+def test_a_run_without_windows_has_no_score() -> None:
+    losses = planted(0, n=300, steps=400, size=20)
+    measured = np.arange(0, 400, 10)
+    run = xr.Dataset({"loss": (("step", "example"), losses)}, coords={"measured": measured}, attrs={"lr": 0.05})
+    run["sharpness_iterate"] = "measured", np.where(measured < 200, 10.0, 41.0)
+    score = score_of_run(run, np.random.default_rng(0))
+    assert score is not None
+    assert score == opposing_score(losses[200:275], losses[275:350], np.random.default_rng(0))
+    run["sharpness_iterate"].values[:] = 10.0
+    assert score_of_run(run, np.random.default_rng(0)) is None
 
 
 def test_short_or_unlike_windows_are_refused() -> None:

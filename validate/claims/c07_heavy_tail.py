@@ -49,7 +49,8 @@ def gaussian_like(changes: Array, rng: np.random.Generator) -> Array:
     """
     mean = changes.mean(1, keepdims=True)
     left, values, _ = np.linalg.svd(changes - mean, full_matrices=False)
-    return mean + (left * values) @ rng.normal(size=(len(values), changes.shape[1])) / np.sqrt(changes.shape[1])
+    noise = rng.normal(size=(len(values), changes.shape[1])) / np.sqrt(changes.shape[1])
+    return np.asarray(mean + (left * values) @ noise)
 
 
 def _changes(evidence: NetworkEvidence, windows: Windows) -> Array:

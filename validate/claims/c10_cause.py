@@ -28,8 +28,7 @@ def kept_by_all(evidence: NetworkEvidence) -> npt.NDArray[np.bool_]:
     """(n,) examples with a full weight in each of the runs compared."""
     kept = np.ones(evidence.run.sizes["example"], dtype=bool)
     for role in (OPPOSING, *CONTROLS):
-        if role in evidence.runs:
-            kept &= evidence.runs[role]["example_weight"].values > 0
+        kept &= evidence.runs[role]["example_weight"].values > 0
     return kept
 
 
@@ -51,7 +50,7 @@ def crossing_ratio(evidence: NetworkEvidence, windows: Windows, role: str) -> fl
 
 CLAIMS = tuple(
     claim
-    for letters, (role, control) in zip(("ac", "bd"), CONTROLS.items(), strict=True)
+    for letters, (role, control) in zip(("ab", "cd"), CONTROLS.items(), strict=True)
     for claim in (
         Claim(
             name=f"C10{letters[0]}",
@@ -62,7 +61,7 @@ CLAIMS = tuple(
             measure=each_seed(lambda e, w: sharpness_ratio(e, w, OPPOSING)),
             measure_control=each_seed(lambda e, w, role=role: sharpness_ratio(e, w, role)),  # type: ignore[misc]
             figure="F13",
-            needs=("base", OPPOSING, role),
+            needs=("base", OPPOSING, RANDOM, HARDEST),
         ),
         Claim(
             name=f"C10{letters[1]}",
@@ -73,7 +72,7 @@ CLAIMS = tuple(
             measure=each_seed(lambda e, w: crossing_ratio(e, w, OPPOSING)),
             measure_control=each_seed(lambda e, w, role=role: crossing_ratio(e, w, role)),  # type: ignore[misc]
             figure="F13",
-            needs=("base", OPPOSING, role),
+            needs=("base", OPPOSING, RANDOM, HARDEST),
         ),
     )
 )
