@@ -1,1 +1,1 @@
-"""The figures, drawn from finished runs; nothing here trains."""
+"""The figures, drawn from finished runs: a module a figure, none of which trains or reads files."""

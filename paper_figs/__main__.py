@@ -18,7 +18,7 @@ from paper_figs.reading import Read, read_needs
 from paper_figs.registry import FIGURES
 from paper_figs.sources import Sources
 from sim.device import choose_device
-from sim.runs import list_runs, require_writable
+from sim.runs import require_writable
 from theory.command_line import InputError, main
 
 
@@ -90,9 +90,8 @@ def draw_command(config: DrawConfig) -> int:
     """Draws the figures asked for."""
     entries = _entries(config.figures)
     named = {"network": config.network, "two_layer": config.two_layer}
-    read = read_needs(
-        config.runs, Sources(config.preset), entries, {need: name for need, name in named.items() if name}
-    )
+    sources = Sources(config.runs, config.preset)
+    read = read_needs(sources, entries, {need: name for need, name in named.items() if name})
     require_writable(config.out)
     for entry in entries:
         _draw(config.out, entry, read)
@@ -110,15 +109,16 @@ def make_command(config: MakeConfig) -> int:
 
 
 def _make_and_draw(config: AllConfig, names: Sequence[str]) -> int:
-    entries, sources = _entries(names), Sources(config.preset)
+    entries, sources = _entries(names), Sources(config.runs, config.preset)
     require_writable(config.out)
     if not config.only_draw:
         possible = [entry for entry in entries if not sources.unmade(entry)]
-        make_missing(config.runs, sources, possible, choose_device(config.device))
+        make_missing(sources, possible, choose_device(config.device))
+        sources = Sources(config.runs, config.preset)  # names that are derived from runs are known now
     left_out: dict[str, str] = {}
     for entry in entries:
         try:
-            _draw(config.out, entry, read_needs(config.runs, sources, [entry]))
+            _draw(config.out, entry, read_needs(sources, [entry]))
         except InputError as error:
             left_out[entry.name] = str(error)
             print(f"{entry.name} not drawn: {error}")
@@ -129,10 +129,10 @@ def _make_and_draw(config: AllConfig, names: Sequence[str]) -> int:
 
 def list_command(config: ListConfig) -> int:
     """Lists the figures."""
-    sources, there = Sources(config.preset), list_runs(config.runs)
+    sources = Sources(config.runs, config.preset)
     for entry in FIGURES.values():
         print(f"{entry.name:4} {entry.shows}\n     behind it: {entry.claims}; draws from {_needs(entry)}")
-        print(f"     {_state(entry, sources, there)}")
+        print(f"     {_state(entry, sources)}")
     return 0
 
 
@@ -166,10 +166,10 @@ def _needs(entry: FigureEntry) -> str:
     return (", ".join(entry.needs) or "nothing but theory") + wished
 
 
-def _state(entry: FigureEntry, sources: Sources, there: Sequence[str]) -> str:
+def _state(entry: FigureEntry, sources: Sources) -> str:
     if unmade := sources.unmade(entry):
         return f"no command makes, at preset {sources.preset}: {', '.join(unmade)}"
-    missing = sources.missing(entry, there)
+    missing = sources.missing(entry)
     if not missing:
         return "all runs are there"
     total = in_minutes(sum(run.seconds for run in missing))

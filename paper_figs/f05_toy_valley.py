@@ -21,8 +21,8 @@ from theory.spikes import SpikeHeight, spike_of
 from theory.valley import valley_descent, valley_hessian
 
 NEEDS = ()
-MODEL = Model([4.0], [2.28], [1.0])
-START = State(0.5, [1.0], [1.0])
+MODEL = Model(np.array([4.0]), np.array([2.28]), np.array([1.0]))
+START = State(np.array(0.5), np.array([1.0]), np.array([1.0]))
 LR, STEPS = 0.125, 66
 FRACTION = 0.1
 """Share of the examples that are outliers; sets the scale of the groups' losses only."""

@@ -50,7 +50,7 @@ def draw(runs: Runs) -> Figure:
             _fit(fit, first)
             _losses(losses, first, slice(0, first.run.sizes["step"]))
             losses.set(yscale="log", title="losses", ylabel="squared loss")
-            losses.axvline(first.crossing, **THRESHOLD)  # type: ignore[arg-type]
+            losses.axvline(first.crossing, **THRESHOLD)
             start = first.held_out.start
             _losses(zoom, first, slice(start, start + ZOOM_STEPS))
             zoom.set(title=f"losses, {ZOOM_STEPS} steps at the edge", ylabel="squared loss")
@@ -147,8 +147,8 @@ def _groups(edge: _Edge) -> list[tuple[npt.NDArray[np.int64], str, str]]:
 
 def _sharpness(axes: Axes, data: xr.Dataset, edges: list[_Edge]) -> None:
     for i in range(data.sizes["seed"] - 1, -1, -1):
-        look = {"color": TOTAL, "linewidth": 1.6} if i == 0 else {"color": "#BBBBBB", "linewidth": 0.8}
-        axes.plot(data["measured"], data["sharpness"].isel(seed=i), **look)
+        colour, width = (TOTAL, 1.6) if i == 0 else ("#BBBBBB", 0.8)
+        axes.plot(data["measured"], data["sharpness"].isel(seed=i), color=colour, linewidth=width)
     threshold_line(axes, 2 / data.attrs["lr"])
     axes.text(data["measured"].values[-1], 1.94 / data.attrs["lr"], "2/η", ha="right", va="top", fontsize=7)
     if edges:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ def write_figure(folder: Path, entry: FigureEntry, figure: Figure, caption: str,
         with style():
             figure.savefig(drawn, format=suffix, metadata=metadata_of(suffix, entry, behind))
         write_durably(folder / f"{entry.name}.{suffix}", drawn.getbuffer())
-    write_durably(folder / f"{entry.name}.txt", f"{caption}\n".encode())
+    # A minus is not a hyphen: ranges are written with "to", and an exponent's sign follows a letter.
+    text = re.sub(r"(?<!\w)-(?=[\d.])", "−", caption)
+    write_durably(folder / f"{entry.name}.txt", f"{text}\n".encode())
 
 
 def metadata_of(suffix: str, entry: FigureEntry, behind: Sequence[Run]) -> dict[str, str | None]:

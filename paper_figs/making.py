@@ -4,45 +4,45 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 
 from paper_figs.entry import FigureEntry
 from paper_figs.sources import Sources, StoredRun
 from sim.progress import progress_bar
-from sim.runs import list_runs, require_writable
+from sim.runs import require_writable
 
 
-def make_missing(root: Path, sources: Sources, entries: Iterable[FigureEntry], device: torch.device) -> None:
+def make_missing(sources: Sources, entries: Iterable[FigureEntry], device: torch.device) -> None:
     """Makes what is missing, shortest first, so that most figures can be drawn early if it is interrupted.
 
     Args:
-        root: folder of the run store.
-        sources: the preset's runs.
+        sources: the preset's runs and the store.
         entries: the figures.
         device: where runs are made.
     """
-    missing = missing_runs(root, sources, entries)
+    missing = missing_runs(sources, entries)
     if not missing:
         return
-    require_writable(root)
+    require_writable(sources.runs)
     total = sum(run.seconds for run in missing)
     print(f"{len(missing)} runs to make, about {in_minutes(total)} on two cores: {', '.join(r.name for r in missing)}")
     with progress_bar(range(round(total)), "runs for the figures") as bar:
         for run in missing:
             bar.set_postfix_str(run.name)
-            run.make(root, device)
+            run.make(sources.runs, device)
             bar.update(round(run.seconds))
             if not sys.stderr.isatty():
                 print(f"  made {run.name}", flush=True)
 
 
-def missing_runs(root: Path, sources: Sources, entries: Iterable[FigureEntry]) -> list[StoredRun]:
-    """The runs that some figures need, or add where they can, and that are not there, each once, shortest first."""
-    there = list_runs(root)
-    found = {run.name: run for entry in entries for run in sources.missing(entry, there)}
-    return sorted(found.values(), key=lambda run: run.seconds)
+def missing_runs(sources: Sources, entries: Iterable[FigureEntry]) -> list[StoredRun]:
+    """The runs that some figures need, or add where they can, and that are not there, each once.
+
+    Shortest first; those that are derived from others last.
+    """
+    found = {run.name: run for entry in entries for run in sources.missing(entry)}
+    return sorted(found.values(), key=lambda run: (run.derived, run.seconds))
 
 
 def in_minutes(seconds: float) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import xarray as xr
 
 from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.sources import Sources
-from sim.runs import Run, list_runs, read_run
+from sim.runs import Run, read_run
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 
@@ -33,21 +34,18 @@ class Read:
         return list({run.name: run for run in found}.values())
 
 
-def read_needs(
-    root: Path, sources: Sources, entries: Iterable[FigureEntry], named: Mapping[str, str] | None = None
-) -> Read:
+def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[str, str] | None = None) -> Read:
     """Reads everything that some figures need, and of what they add where they can, what is there.
 
     Args:
-        root: folder of the run store.
-        sources: the preset's runs.
+        sources: the preset's runs and the store.
         entries: the figures.
         named: name of the run to take for a need in place of the preset's.
 
     Raises:
         InputError: a needed run is not there or damaged; the message says what makes it.
     """
-    entries, named, there = list(entries), named or {}, set(list_runs(root))
+    entries, named = list(entries), named or {}
     needed = dict.fromkeys(need for entry in entries for need in entry.needs)
     wished = dict.fromkeys(need for entry in entries for need in entry.optional)
     made_by = f"python -m paper_figs make {' '.join(e.name for e in entries)} --preset {sources.preset}"
@@ -56,12 +54,12 @@ def read_needs(
         if need == "images":
             continue
         names = _names(sources, need, named)
-        if need not in needed and not (names and set(names) <= there):
+        if need not in needed and not (names and set(names) <= sources.there):
             continue
         if names is None:
             raise InputError(f"preset {sources.preset} has no runs for {need}: give another --preset")
-        behind[need] = [read_run(root, name, made_by=made_by) for name in names]
-    loaded: dict[str, Any] = {need: tuple(run.data.load() for run in found) for need, found in behind.items()}
+        behind[need] = [read_run(sources.runs, name, made_by=made_by) for name in names]
+    loaded: dict[str, Any] = {need: tuple(_load(run) for run in found) for need, found in behind.items()}
     networks = {need.partition(".")[2]: data for need, data in loaded.items() if need.startswith("networks.")}
     sweeps = {need.partition(".")[2]: data[0] for need, data in loaded.items() if need.startswith("sweeps.")}
     runs = Runs(
@@ -73,6 +71,11 @@ def read_needs(
         sweeps=sweeps,
     )
     return Read(runs, behind)
+
+
+def _load(run: Run) -> xr.Dataset:
+    """A run without its snapshots, which are large and which no figure draws."""
+    return run.data.drop_vars("snapshot", errors="ignore").load()
 
 
 def _names(sources: Sources, need: str, named: Mapping[str, str]) -> list[str] | None:

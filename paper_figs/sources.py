@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
 from paper_figs.entry import FigureEntry
 from sim import obtain_run, run_two_layer
-from sim.runs import obtain_resumable_run
+from sim.runs import list_runs
 from sim.sweeps import PhaseConfig, Study, TailConfig, make_sweep
 from sim.sweeps.amplitude import AmplitudeConfig
 from sim.sweeps.chebyshev import ChebyshevConfig
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
-from validate.main_job import CONTROL_DIVISOR, PRESETS, TWO_LAYER_RUNS, two_layer_name
-from validate.network_run import NetworkConfig, run_network
+from validate.evidence import Store
+from validate.plan import PlannedRun, derive, make_plan
+from validate.presets import PRESETS, TWO_LAYER_RUNS, two_layer_name
+from validate.roles import ROLES, Base, Setting
+from validate.windows import find_windows
 
 _QUICK_PHASE = PhaseConfig(betas=(0.5, 10.0), rows=200, lowest=0.4, highest=5.0, lrs=200, seeds=(0,), steps=1500)
 
@@ -44,32 +48,43 @@ SWEEPS: Mapping[str, tuple[tuple[Study, float], ...]] = {
 """By preset, the sweeps that figures draw from, each with the seconds it takes on two cores, roughly."""
 
 
+NETWORK_SEEDS: Mapping[str, tuple[int, ...]] = {"quick": (10,), "standard": (10, 11, 12), "paper": (10, 11, 12)}
+"""By preset, the seeds of the networks' runs; the same of every role and kind of network."""
+
+_SECONDS_A_GRADIENT = {"mlp": 0.035, "vgg11": 0.1}
+"""Of a network of the standard preset on two cores, roughly; for the time left only."""
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A run that a figure draws from.
 
     Attributes:
-        name: its folder in the run store.
+        name: its folder in the run store; what it is, in words, while that depends on a run that is not there.
         make: makes it there, or goes on with it; reads it where it is finished.
         seconds: what making it takes on two cores, roughly; for the time left only.
+        derived: whether it is derived from another run, which is made first.
     """
 
     name: str
     make: Callable[[Path, torch.device], object]
     seconds: float
+    derived: bool = False
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The runs behind every need, at a preset.
+    """The runs behind every need, at a preset, as the run store has them now.
 
     Attributes:
+        runs: folder of the run store.
         preset: quick, standard or paper.
 
     Raises:
         InputError: there is no such preset.
     """
 
+    runs: Path
     preset: str = "quick"
 
     def __post_init__(self) -> None:
@@ -86,49 +101,84 @@ class Sources:
         if kind == "sweeps":
             return next(((self._sweep(s, t),) for s, t in SWEEPS[self.preset] if s.name == name), None)
         if kind == "networks":
-            return self._networks(name)
+            return tuple(_stored(run, self._setting(name)) for run in self._plan if run.role == name) or None
         if need == "network":
-            base = self._networks("base")
-            return base and base[:1]
+            return (self._main_job_network(),)
         if need == "two_layer":
             return (StoredRun(two_layer_name("default"), _make_two_layer, 10),)
         return ()
 
-    def missing(self, entry: FigureEntry, there: Iterable[str]) -> list[StoredRun]:
+    def missing(self, entry: FigureEntry) -> list[StoredRun]:
         """The runs that a figure needs, or adds where it can, and that are not there."""
-        found = set(there)
         runs = [run for need in (*entry.needs, *entry.optional) for run in self.of(need) or ()]
-        return [run for run in runs if run.name not in found]
+        return [run for run in runs if run.name not in self.there]
 
     def unmade(self, entry: FigureEntry) -> list[str]:
         """The needs of a figure that no command makes at this preset."""
         return [need for need in entry.needs if self.of(need) is None]
+
+    @cached_property
+    def there(self) -> frozenset[str]:
+        """Names of the finished runs."""
+        return frozenset(list_runs(self.runs))
+
+    @cached_property
+    def _plan(self) -> list[PlannedRun]:
+        """Every run of every role that figures may ask for."""
+        return [
+            run
+            for kind in ("mlp", "vgg11")
+            for run in make_plan(
+                self._setting_of_kind(kind), [role for role in ROLES if _kind(role) == kind], self.runs
+            )
+        ]
+
+    def _setting(self, role: str) -> Setting:
+        return self._setting_of_kind(_kind(role))
+
+    def _setting_of_kind(self, kind: str) -> Setting:
+        # The quick figures draw from the first seeds of the standard preset, whose runs are measured closely.
+        preset = PRESETS["standard" if self.preset == "quick" else self.preset]
+        return replace(preset.setting(kind), seeds=NETWORK_SEEDS[self.preset])
+
+    def _main_job_network(self) -> StoredRun:
+        """The main job's run of the preset's first seed."""
+        setting = next(iter(PRESETS[self.preset].settings.values()))
+        setting = replace(setting, seeds=setting.seeds[:1])
+        (planned,) = make_plan(setting, ("base",), self.runs)
+        return _stored(planned, setting)
 
     def _sweep(self, study: Study, seconds: float) -> StoredRun:
         # Units are shared between presets; the data put together have a folder a preset.
         name = f"{study.name}-{self.preset}"
         return StoredRun(name, lambda runs, device: make_sweep(study, runs, device, name=name), seconds)
 
-    def _networks(self, role: str) -> tuple[StoredRun, ...] | None:
-        preset = PRESETS.get(self.preset)
-        if preset is None or role not in ("base", "gentle"):
-            return None
-        configs = [preset.network_of(seed) for seed in preset.seeds]
-        if role == "gentle":
-            configs = [replace(c, lr=c.lr / CONTROL_DIVISOR, measure_every=20, blocks_every=0) for c in configs]
-        return tuple(StoredRun(c.name, _make_network(c), 25) for c in configs)
+
+def _kind(role: str) -> str:
+    """Kind of network that a role is drawn on: the multilayer perceptron where it has the role."""
+    kinds = ROLES[role].kinds if role in ROLES else None
+    return "mlp" if kinds is None or "mlp" in kinds else kinds[0]
+
+
+def _stored(planned: PlannedRun, setting: Setting) -> StoredRun:
+    derived = ROLES[planned.role].derive_from_run is not None
+    name = planned.config.name if planned.config else f"({planned.role} of seed {planned.seed}, from its base run)"
+    seconds = planned.gradients * _SECONDS_A_GRADIENT.get(setting.network.architecture.kind, 0.1)
+    return StoredRun(name, partial(_make_network, planned.role, setting, planned.seed), seconds, derived)
+
+
+def _make_network(role: str, setting: Setting, seed: int, runs: Path, device: torch.device) -> None:
+    store, base = Store(runs, load_embedded(), device), None
+    if ROLES[role].derive_from_run is not None:
+        data = store.obtain(setting.base(seed), None).data
+        if (windows := find_windows(data)) is None:
+            return  # never crosses 2/η: nothing to derive the run from
+        base = Base(data.load(), windows)
+    config = derive(role, setting, seed, base)
+    assert config is not None
+    store.obtain(config, base)
 
 
 def _make_two_layer(runs: Path, device: torch.device) -> None:
     config = TWO_LAYER_RUNS["default"]
     obtain_run(runs, two_layer_name("default"), config, lambda: run_two_layer(config, device), device=device)
-
-
-def _make_network(config: NetworkConfig) -> Callable[[Path, torch.device], object]:
-    def make(runs: Path, device: torch.device) -> None:
-        images = load_embedded()
-        obtain_resumable_run(
-            runs, config.name, config, lambda run: run_network(config, images, device, run=run), device=device
-        )
-
-    return make

@@ -83,10 +83,14 @@ def _sweep_command(study: type[Study]) -> Callable[..., int]:
     return command
 
 
+SWEEPS = {study.name: _sweep_command(study) for study in STUDIES}
+"""The command of every study."""
+
+
 if __name__ == "__main__":
     with processes():
         main(
-            {"two-layer": two_layer_command, "sweep": {study.name: _sweep_command(study) for study in STUDIES}},
+            {"two-layer": two_layer_command, "sweep": SWEEPS},
             prog="python -m sim",
             description="Simulations of opposing features; results go to the run store, finished runs are skipped.",
         )

@@ -1,12 +1,13 @@
-"""Many linear networks of any depth and width descend at once, from second moments alone: a step costs nothing per example.
+"""Many linear networks of any depth and width descend at once, from second moments alone.
 
-Everything recorded is computed from the batch, on its device. The networks themselves are in `sim.two_layer_network`
-and `sim.deep_network`.
+A step costs nothing per example. Everything recorded is computed from the batch, on its device. The networks
+themselves are in `sim.two_layer_network` and `sim.deep_network`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -136,9 +137,7 @@ def linear_network(
 def _checked_layers(layers: Sequence[Tensor]) -> Sequence[Tensor]:
     shapes = [tuple(layer.shape) for layer in layers]
     fits = len(layers) >= 2 and all(len(shape) == len(shapes[0]) for shape in shapes)
-    fits = fits and all(
-        below[:-2] == above[:-2] and below[-2] == above[-1] for below, above in zip(shapes, shapes[1:], strict=False)
-    )
+    fits = fits and all(below[:-2] == above[:-2] and below[-2] == above[-1] for below, above in pairwise(shapes))
     if not fits or shapes[-1][-2] != 1:
         raise InputError(
             f"layers have shapes {shapes}: give two or more (*batch, m_l, m_(l−1)), first to last, the last of m_L = 1"

@@ -4,16 +4,15 @@ In the notation of `sim.deep_network` (rows a_l above, columns h_l below layer l
 
     δ∂_{W_l} L = δa_lᵀ h_lᵀ + a_lᵀ δh_lᵀ,    δa_{l−1} = δa_l W_l + a_l δW_l,    δh_{l+1} = W_l δh_l + δW_l h_l,
 
-from δa_L = 0 up to δv = δa_0, and from δh_1 = G δv on. The image lies in matrices p ĥ_lᵀ + â_l qᵀ, with unit vectors ĥ_l, â_l
-along h_l and a_l. With q ⊥ ĥ_l the coordinates (p_l, q_l) are orthonormal, so the Hessian's eigenvalues are those of
-its restriction to them, and zeros: Σ (m_l + m_{l−1}) numbers in place of Σ m_l m_{l−1}. The largest eigenvalue is at
-least 0 (the first layer's block is ‖a_1‖² G), so the zeros do no harm.
+from δa_L = 0 up to δv = δa_0, and from δh_1 = G δv on. The image lies in matrices p ĥ_lᵀ + â_l qᵀ, with unit vectors
+ĥ_l, â_l along h_l and a_l. With q ⊥ ĥ_l the coordinates (p_l, q_l) are orthonormal, so the Hessian's eigenvalues are
+those of its restriction to them, and zeros: Σ (m_l + m_{l−1}) numbers in place of Σ m_l m_{l−1}. The largest
+eigenvalue is at least 0 (the first layer's block is ‖a_1‖² G), so the zeros do no harm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ def reduced_hessian_product(
     last = len(layers) - 1
 
     def product(directions: Tensor) -> Tensor:
-        parts = directions.split(sizes, -1)
+        parts = torch.split(directions, sizes, -1)
         p, q = parts[::2], [_across(x, h) for x, h in zip(parts[1::2], h_unit, strict=True)]
         # δa_{l−1} = δa_l W_l + (p_l·a_l) ĥ_l + ‖a_l‖ q_l
         d_a: list[Tensor] = [torch.zeros_like(p[last])]
@@ -75,10 +74,10 @@ def layer_sharpness(layers: Sequence[Tensor], rows: Sequence[Tensor], curvature:
     """
     largest = [curvature.amax(-1).expand(layers[0].shape[:-2])]
     seen = (layers[0] * curvature[..., None, :]) @ layers[0].mT  # B_2 G B_2ᵀ
-    for layer, above in pairwise([*layers[1:], None]):
+    for layer in layers[1:-1]:
         largest.append(dense_largest(seen))
-        if above is not None:
-            seen = layer @ seen @ layer.mT
+        seen = layer @ seen @ layer.mT
+    largest.append(dense_largest(seen))
     return torch.stack([size * row.square().sum((-2, -1)) for size, row in zip(largest, rows[1:], strict=True)], -1)
 
 

@@ -37,8 +37,8 @@ def split_layers(theta: Tensor, widths: Widths) -> list[Tensor]:
     [torch.Size([5, 2, 3]), torch.Size([5, 1, 2])]
     """
     sizes = [m * n for n, m in pairwise(widths)]
-    parts = theta[..., 0, :].split(sizes, -1)
-    return [part.unflatten(-1, (m, n)) for part, (n, m) in zip(parts, pairwise(widths), strict=True)]
+    parts = torch.split(theta[..., 0, :], sizes, -1)
+    return [part.view(*part.shape[:-1], m, n) for part, (n, m) in zip(parts, pairwise(widths), strict=True)]
 
 
 class DeepNetwork:
@@ -92,11 +92,9 @@ class DeepNetwork:
             rows = rows_above(turned)
             columns = columns_below(turned, eigen.residual(rows[0][..., 0, :]))
             recorded["layer_sharpness"] = layer_sharpness(turned, rows, eigen.curvature)
+            product = reduced_hessian_product(turned, rows, columns, eigen.curvature)
             recorded["sharpness"], recorded["sharpness_residual"] = largest_eigenvalue(
-                reduced_hessian_product(turned, rows, columns, eigen.curvature),
-                theta.shape[:-2],
-                reduced_size(turned),
-                theta,
+                product, theta.shape[:-2], reduced_size(turned), theta
             )
         return recorded
 

@@ -19,6 +19,7 @@ import torch
 from scipy import integrate, special, stats
 from torch import Tensor
 
+from sim.random_numbers import RandomNumbers, SequentialNumbers
 from theory.command_line import InputError, require_positive
 
 Family = Literal["two-point", "pareto", "student-t", "log-normal", "stable"]
@@ -79,23 +80,24 @@ class SizeLaw:
         """
         return _second_moment(self.family, self.tail or 0.0, math.inf if self.cutoff is None else self.cutoff)
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count,) sizes of second moment 1, in float64 on the CPU."""
+    def draw(self, count: int, source: torch.Generator | RandomNumbers) -> Tensor:
+        """(count,) sizes of second moment 1, in float64 on the source's device."""
+        numbers = SequentialNumbers(source) if isinstance(source, torch.Generator) else source
 
         def uniform() -> Tensor:  # in (0, 1]
-            return 1 - torch.rand(count, generator=generator, dtype=torch.float64)
+            return 1 - numbers.uniform(count)
 
         a = self.tail or 0.0
         match self.family:
             case "two-point":
-                return torch.ones(count, dtype=torch.float64)
+                return torch.ones(count, dtype=torch.float64, device=numbers.device)
             case "pareto":
                 sizes = uniform() ** (-1 / a)
             case "student-t":
                 # t = √(a (U^(−2/a) − 1)) cos 2πV (Bailey 1994)
                 sizes = ((a * (uniform() ** (-2 / a) - 1)).sqrt() * torch.cos(2 * torch.pi * uniform())).abs()
             case "log-normal":
-                sizes = torch.exp(a * torch.randn(count, generator=generator, dtype=torch.float64))
+                sizes = torch.exp(a * numbers.normal_(torch.empty(count, dtype=torch.float64, device=numbers.device)))
             case "stable":
                 # X = sin aU / (cos U)^(1/a) · (cos((1 − a)U) / W)^((1 − a)/a), U uniform on ±π/2, W exponential
                 # (Chambers, Mallows & Stuck 1976)

@@ -13,10 +13,11 @@ from sim import TwoLayerConfig, obtain_run, run_two_layer
 from sim.runs import Run, obtain_resumable_run
 from validate.cifar10 import Images
 from validate.claims import Evidence, NetworkEvidence
+from validate.edge_study import EdgeConfig, study_edge
 from validate.network_run import NetworkConfig, run_network
 from validate.plan import PlannedRun, derive, make_plan
 from validate.presets import TWO_LAYER_RUNS, two_layer_name
-from validate.roles import Base, EdgeConfig, RunConfig, Setting, run_edge
+from validate.roles import Base, RunConfig, Setting
 from validate.windows import find_windows
 
 
@@ -44,7 +45,7 @@ class Store:
                 self.runs,
                 config.name,
                 config,
-                lambda: run_edge(config, base.data, base.windows, self.images, self.device),
+                lambda: study_edge(config, base.data, self.images, self.device),
                 device=self.device,
                 force=self.force,
             )
@@ -78,7 +79,8 @@ class Store:
     def train(self, kind: str, setting: Setting, roles: Sequence[str]) -> tuple[Evidence, list[Run]]:
         """Evidence on a kind of network, and its runs; tells on the terminal what it makes and the time left."""
         clock = _Clock(make_plan(setting, roles, self.runs), self.force)
-        evidence, made = [], []
+        evidence: list[NetworkEvidence] = []
+        made: list[Run] = []
         for seed in setting.seeds:
             base: Base | None = None
             runs: dict[str, Run] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -112,7 +112,7 @@ class Intervention:
 class CappedLoss(LossRule):
     """min(ℓ_i, cap_i) of all examples at once, in their order: for full batches that are not cut into chunks."""
 
-    caps: torch.Tensor = torch.empty(0)
+    caps: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     """(n,) cap of each example, infinite for none."""
 
     def __call__(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -175,7 +175,7 @@ class Outcome:
 
     Attributes:
         crossing: step of the first crossing of 2/η from below; None where there is none.
-        spikes: number of steps at which the mean loss of all examples begins to exceed its least value so far by a tenth.
+        spikes: how often the mean loss of all examples comes to exceed its least value so far by a tenth.
         accuracy: share of held-out images that the final network labels right; NaN where none are held out.
         least_loss: least mean loss of all examples.
     """

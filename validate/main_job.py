@@ -4,57 +4,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from sim import TwoLayerConfig, choose_device, obtain_run, run_two_layer
+from sim import choose_device
 from sim.device import describe_device
-from sim.runs import Run, obtain_resumable_run, require_writable
+from sim.runs import Run, require_writable
 from theory import predict
 from theory.command_line import InputError, require_positive
 from theory.predictions import table as prediction_table
-from validate.cifar10 import Images, load_embedded
-from validate.claims import CLAIMS, Evidence, NetworkEvidence, judge
-from validate.network_run import NetworkConfig, run_network
-from validate.report import REPORT_FIGURES, Report, print_verdicts, write_report
-from validate.windows import find_windows
+from validate.cifar10 import load_embedded
+from validate.claims import CLAIMS, judge
+from validate.evidence import Store
+from validate.plan import roles_needed
+from validate.presets import PRESETS, QUICK_CLAIMS, TWO_LAYER_RUNS, Preset, preset_named, two_layer_name
+from validate.report import NetworkPart, Report, print_verdicts, write_report
+from validate.roles import CONTROL_DIVISOR, Setting
 
-CONTROL_DIVISOR = 10
-"""The control runs take a tenth of the step size."""
+__all__ = ["CONTROL_DIVISOR", "PRESETS", "QUICK_CLAIMS", "TWO_LAYER_RUNS", "MainJobConfig", "Preset", "two_layer_name"]
 
-TWO_LAYER_RUNS = {
-    # Σ = I: crosses 2/η, spikes once, and ends just under it (T1, T6, T7, T8).
-    "default": TwoLayerConfig(),
-    # Power-law Σ keeps the drive D slow; started at the edge with a quarter of the predicted s² (T9).
-    "edge": TwoLayerConfig(beta=5.0, d1=100, exponent=1.0, lr=0.06, steps=4000, start="edge", sample_seeds=()),
-}
-
-
-QUICK_CLAIMS = (
-    *("T1", "T6", "T7", "T8", "T9", "T11"),
-    *("C1a", "C1b", "C3", "C4a", "C4b", "C8", "C9a", "C9b"),
-)
-"""The claims that two runs of the network a seed can settle."""
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How much the main job does."""
-
-    network: NetworkConfig
-    seeds: tuple[int, ...]
-    claims: tuple[str, ...]
-
-    def network_of(self, seed: int) -> NetworkConfig:
-        """The run of one seed."""
-        return replace(self.network, seed=seed)
-
-
-# Statistics and thresholds were fixed on seeds 0–6 and 100–102 (docs/claims.md): none of those is used here.
-PRESETS = {"quick": Preset(NetworkConfig(), seeds=(7, 8, 9), claims=QUICK_CLAIMS)}
+REPORT_FIGURES = ("F1", "F8", "F9")
+"""Figures that the main job's report shows, in order."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +52,19 @@ class MainJobConfig:
 
 def main_job(config: MainJobConfig) -> int:
     """Runs the main job; 0 when every claim holds, 1 when one does not."""
-    if config.preset not in PRESETS:
-        raise InputError(f"--preset is {config.preset}: give one of {', '.join(PRESETS)}")
-    preset = PRESETS[config.preset]
-    if config.lr is not None:
-        require_positive("--lr", config.lr)
-        preset = replace(preset, network=replace(preset.network, lr=config.lr))
-    if config.seeds is not None:
-        if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
-            raise InputError(f"--seeds is {config.seeds}: give different whole numbers of at least 0")
-        preset = replace(preset, seeds=config.seeds)
+    preset = preset_named(config.preset)
+    if preset.claims is None:
+        raise InputError(
+            f"--preset is {config.preset}: the main job is quick; give python -m validate claims the others"
+        )
+    kind = next(iter(preset.settings))
+    setting = with_choices(preset.setting(kind), config.seeds, config.lr)
     device = choose_device(config.device)
     images = load_embedded()
     require_writable(config.runs)
     require_writable(config.report)
+    store = Store(config.runs, images, device, config.force)
+    claims = [claim for claim in CLAIMS if claim.name in preset.claims]
 
     print(f"opposing signals, preset {config.preset}, {describe_device(device)}")
     model = TWO_LAYER_RUNS["default"]
@@ -100,43 +72,65 @@ def main_job(config: MainJobConfig) -> int:
     print(f"\n1 theory: two-layer linear network, α = {model.alpha:g}, ‖β‖ = {model.beta:g}, k = {model.k:g}")
     print(prediction_table(predictions))
     print("\n2 simulation: population and finite samples beside the flow, from one start")
-    two_layer = _simulate(config, device)
-    print(_distances(two_layer["default"]))
+    two_layer = store.simulate()
+    print(_distances(two_layer["default"][1]))
     print("\n3 real network: full-batch gradient descent on 2,000 CIFAR-10 images, with controls")
-    networks = _train(config, preset, images, device)
-    evidence = Evidence(
-        networks=[_evidence(seed, run, control) for seed, (run, control) in networks.items()],
-        two_layer={name: (TWO_LAYER_RUNS[name], run.data.load()) for name, run in two_layer.items()},
-    )
-    verdicts = [judge(claim, evidence) for claim in CLAIMS if claim.name in preset.claims]
+    evidence, network_runs = store.train(kind, setting, roles_needed(claims, kind))
+    evidence = replace(evidence, two_layer={name: (of, run.data.load()) for name, (of, run) in two_layer.items()})
+    verdicts = [judge(claim, evidence) for claim in claims]
     print("\n4 report")
     print_verdicts(verdicts)
-    figures = _draw_figures(config, preset)
-    runs = [*two_layer.values(), *(run for pair in networks.values() for run in pair)]
-    write_report(config.report, Report(config.preset, predictions, evidence, verdicts, runs, figures, images))
-    failed = [v.claim.name for v in verdicts if v.failed]
-    print(f"{config.report / 'report.html'} and report.json written")
-    print(f"{', '.join(failed)} did not hold" if failed else "every claim holds, and every control fails")
-    return 1 if failed else 0
+    figures = draw_figures(config.report, config.runs, REPORT_FIGURES, setting.base(setting.seeds[0]).name)
+    runs = [*(run for _, run in two_layer.values()), *network_runs]
+    parts = [NetworkPart(evidence, setting.network, images)]
+    report = Report(config.preset, parts, verdicts, runs, predictions, figures)
+    write_report(config.report, report)
+    return tell_outcome(config.report, report)
 
 
-def two_layer_name(name: str) -> str:
-    """Folder of one of `TWO_LAYER_RUNS` in the run store."""
-    return f"two-layer-{name}"
+def with_choices(setting: Setting, seeds: Sequence[int] | None, lr: float | None) -> Setting:
+    """A setting with the seeds and the step size that the user gave.
+
+    Raises:
+        InputError: seeds are repeated or negative, or the step size is not positive.
+    """
+    if lr is not None:
+        require_positive("--lr", lr)
+        setting = replace(setting, network=replace(setting.network, lr=lr))
+    if seeds is not None:
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise InputError(f"--seeds is {tuple(seeds)}: give different whole numbers of at least 0")
+        setting = replace(setting, seeds=tuple(seeds))
+    return setting
 
 
-def _simulate(config: MainJobConfig, device: torch.device) -> dict[str, Run]:
-    return {
-        name: obtain_run(
-            config.runs,
-            two_layer_name(name),
-            of_run,
-            lambda of_run=of_run: run_two_layer(of_run, device),  # type: ignore[misc]
-            device=device,
-            force=config.force,
-        )
-        for name, of_run in TWO_LAYER_RUNS.items()
-    }
+def draw_figures(folder: Path, runs: Path, names: Sequence[str], network: str) -> list[tuple[str, Path]]:
+    """Has figures drawn from the finished runs by the figure package's own command, which imports this one.
+
+    Args:
+        folder: the report's; the figures go to a folder in it.
+        runs: folder of the run store.
+        names: of the figures.
+        network: name of the network's run.
+
+    Returns:
+        Each figure's name and the path of its PNG file, whose caption stands beside it.
+    """
+    place = folder / "figures"
+    options = {"--runs": runs, "--out": place, "--network": network}
+    command = [sys.executable, "-m", "paper_figs", "draw", *names]
+    command += [str(word) for option in options.items() for word in option]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"the figures were not drawn: {done.stderr.strip()}")
+    return [(name, place / f"{name}.png") for name in names]
+
+
+def tell_outcome(folder: Path, report: Report) -> int:
+    """Says where the report is and what did not hold; the command's status."""
+    print(f"{folder / 'report.html'} and report.json written")
+    print(report.headline)
+    return 1 if report.failed else 0
 
 
 def _distances(run: Run) -> str:
@@ -149,48 +143,3 @@ def _distances(run: Run) -> str:
         f"  {count} examples to population: {samples.max():.3g} at most, "
         f"{np.median(samples[-1]):.3g} at the end (median of {samples.shape[1]})"
     )
-
-
-def _train(config: MainJobConfig, preset: Preset, images: Images, device: torch.device) -> dict[int, tuple[Run, Run]]:
-    runs = {}
-    for seed in preset.seeds:
-        at_lr = preset.network_of(seed)
-        gentle = replace(at_lr, lr=at_lr.lr / CONTROL_DIVISOR, measure_every=20, blocks_every=0)
-        run, control = (
-            obtain_resumable_run(
-                config.runs,
-                of_run.name,
-                of_run,
-                lambda run, of_run=of_run: run_network(of_run, images, device, run=run),  # type: ignore[misc]
-                device=device,
-                force=config.force,
-            )
-            for of_run in (at_lr, gentle)
-        )
-        print(f"  {_network_line(run)}; control {_network_line(control)}")
-        runs[seed] = run, control
-    return runs
-
-
-def _network_line(run: Run) -> str:
-    loss = run.data["loss"].values
-    words = f"{run.name}: loss {loss[0].mean():.2f} → {loss[-1].mean():.2f}, {run.environment['seconds']:.0f} s"
-    diverged = run.data.attrs["diverged_at"]
-    return words if diverged < 0 else f"{words}, DIVERGED at step {diverged}, last finite weights kept"
-
-
-def _evidence(seed: int, run: Run, control: Run) -> NetworkEvidence:
-    data = run.data.load()
-    return NetworkEvidence(seed, {"base": data, "gentle": control.data.load()}, find_windows(data))
-
-
-def _draw_figures(config: MainJobConfig, preset: Preset) -> Path:
-    """Has the figures drawn from the finished runs by the figure package's own command, which imports this one."""
-    folder = config.report / "figures"
-    options = {"--runs": config.runs, "--out": folder, "--network": preset.network_of(preset.seeds[0]).name}
-    command = [sys.executable, "-m", "paper_figs", "draw", *REPORT_FIGURES]
-    command += [str(word) for option in options.items() for word in option]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(f"the figures were not drawn: {done.stderr.strip()}")
-    return folder

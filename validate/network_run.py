@@ -136,7 +136,8 @@ def run_network(
     Returns:
         Data set with dimensions ``step``, ``example``, ``layer``, ``measured``, ``block_measured`` and ``parameter``:
         every example's loss at every step, the probe's measurements, and the last finite weights; ``buffer``: batch
-        norm's running statistics with them, where the network has any; ``example_weight`` with an intervention's weights; ``snapshot`` (snapshot_step, parameter) and
+        norm's running statistics with them, where the network has any; ``example_weight`` where an intervention gives
+        any; ``step_along_top`` and ``step_length`` (step_measured), ``snapshot`` (snapshot_step, parameter) and
         ``colour_probability``, ``feature_norm`` (`validate.probes`) where the configuration asks for them. Steps count
         from this run's start. Attribute ``diverged_at`` is the first step with a loss that is not finite, −1 if there
         is none.

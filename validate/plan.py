@@ -15,13 +15,13 @@ from sim.runs import list_runs, read_run
 from validate.cifar10 import CLASSES, Images
 from validate.claims import Claim
 from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_inputs, training_images
-from validate.roles import ROLES, Base, RunConfig, Setting
+from validate.roles import ROLES, Base, RunConfig, Setting, beside
 from validate.windows import find_windows
 
 MEASUREMENT_GRADIENTS = 6.5
 """What a measurement of the sharpness at one point costs, in gradients of the full batch; measured on the MLP."""
-EDGE_GRADIENTS = 60
-"""What a measurement of the edge study costs."""
+EDGE_GRADIENTS, EDGE_STEPS = 60, 190
+"""What a measurement of the edge study costs, and how many steps it takes, roughly."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def make_plan(setting: Setting, roles: Sequence[str], runs: Path) -> list[Planne
             if derived is None and not crosses:
                 continue  # nothing to derive it from: the base run never crosses
             exists = derived is not None and derived.name in there
-            planned.append(PlannedRun(role, seed, derived, exists, _cost(derived, setting), _steps(derived, setting)))
+            planned.append(PlannedRun(role, seed, derived, exists, *_cost_and_steps(role, derived, setting)))
     return planned
 
 
@@ -119,7 +119,9 @@ def table(plan: Sequence[PlannedRun], gradient: float) -> str:
     for run in plan:
         name = run.config.name if run.config else "(derived from the base run, once that is there)"
         lines.append(f"    seed {run.seed} {run.role}: {name}{', there' if run.exists else ''}")
-    lines.append(f"  {minutes_left(plan, gradient):.0f} minutes left, at {gradient:.3g} s a gradient on this machine now")
+    lines.append(
+        f"  {minutes_left(plan, gradient):.0f} minutes left, at {gradient:.3g} s a gradient on this machine now"
+    )
     return "\n".join(lines)
 
 
@@ -134,19 +136,15 @@ def _finished_base(config: NetworkConfig, runs: Path) -> Base | None:
     return None if windows is None else Base(data.load(), windows)
 
 
-def _steps(config: RunConfig | None, setting: Setting) -> int:
-    return setting.network.steps if config is None else config.steps
-
-
-def _cost(config: RunConfig | None, setting: Setting) -> float:
-    """Gradients of the full batch that a run costs."""
-    if config is None:
-        config = setting.network
+def _cost_and_steps(role: str, config: RunConfig | None, setting: Setting) -> tuple[float, int]:
+    """Gradients of the full batch that a run costs, and its steps."""
+    if role == "edge":
+        return EDGE_STEPS * (1 + EDGE_GRADIENTS / setting.edge.every), EDGE_STEPS
     if not isinstance(config, NetworkConfig):
-        return config.steps * (1 + EDGE_GRADIENTS / config.measurements.every)
+        config = beside(setting.network)
     count = config.images_per_class * len(CLASSES)
     share = min(1.0, (config.batches.size or count) / count)
     measurements = MEASUREMENT_GRADIENTS * (2 if config.midpoint else 1) / config.measure_every
     blocks = 4 * MEASUREMENT_GRADIENTS / config.blocks_every if config.blocks_every else 0
     step = share * (2 if config.optimizer.kind == "sam" else 1)
-    return config.steps * (step + measurements + blocks)
+    return config.steps * (step + measurements + blocks), config.steps

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sim import Architecture, TwoLayerConfig
 from sim.batches import Batches
 from theory.command_line import InputError
-from validate.edge_study import EdgeMeasurements
+from validate.edge_probe import EdgeMeasurements
 from validate.network_run import NetworkConfig
 from validate.roles import Setting
 

@@ -6,16 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 import xarray as xr
 
 from sim import Batches, LossRule, OptimizerChoice
-from theory.command_line import InputError
-from validate.cifar10 import Images
-from validate.claims.pairs import pair_of_run
-from validate.edge_study import EdgeMeasurements, replay
+from validate.edge_probe import EdgeMeasurements
+from validate.edge_study import EdgeConfig
 from validate.interventions import Intervention, Kind, choose_examples
-from validate.network_run import NetworkConfig, network_inputs, trained_network, training_images
+from validate.network_run import NetworkConfig
 from validate.windows import Windows
 
 CONTROL_DIVISOR = 10
@@ -51,25 +48,6 @@ class Setting:
         return replace(self.network, seed=seed)
 
 
-@dataclass(frozen=True)
-class EdgeConfig:
-    """An edge study: a stretch of a base run, replayed from one of its snapshots."""
-
-    base: NetworkConfig
-    """The run that is replayed."""
-    first_step: int
-    """Step of the snapshot."""
-    steps: int
-    """Number of steps."""
-    measurements: EdgeMeasurements = field(default_factory=EdgeMeasurements)
-    """What is measured."""
-
-    @property
-    def name(self) -> str:
-        """Name of the study's folder: unique together with that of the base run."""
-        return f"{self.base.name}-edge"
-
-
 RunConfig = NetworkConfig | EdgeConfig
 
 
@@ -98,44 +76,44 @@ class Role:
     kinds: tuple[str, ...] | None = None
 
 
-def _plain(base: NetworkConfig, **changes: Any) -> NetworkConfig:
+def beside(base: NetworkConfig, **changes: Any) -> NetworkConfig:
     """A run beside the base run: no snapshots, probes, blocks or midpoints, but where asked for."""
     return replace(base, **{"snapshot_every": 0, "probe_every": 0, "blocks_every": 0, "midpoint": False, **changes})
 
 
 def _gentle(setting: Setting, base: NetworkConfig) -> NetworkConfig:
     lr = base.lr / CONTROL_DIVISOR
-    return _plain(base, lr=lr, measure_every=2 * base.measure_every, midpoint=True, step_lengths=False)
+    return beside(base, lr=lr, measure_every=2 * base.measure_every, midpoint=True, step_lengths=False)
 
 
 def _momentum(setting: Setting, base: NetworkConfig) -> NetworkConfig:
     # 2(1 + μ)/η′ = 2/η (T13)
-    return _plain(base, lr=round((1 + MOMENTUM) * base.lr, 12), optimizer=OptimizerChoice("momentum", MOMENTUM))
+    return beside(base, lr=round((1 + MOMENTUM) * base.lr, 12), optimizer=OptimizerChoice("momentum", MOMENTUM))
 
 
 def _optimizer(**choice: Any) -> Callable[[Setting, NetworkConfig], NetworkConfig]:
-    return lambda setting, base: _plain(base, optimizer=OptimizerChoice(**choice))
+    return lambda setting, base: beside(base, optimizer=OptimizerChoice(**choice))
 
 
 def _adam(setting: Setting, base: NetworkConfig) -> NetworkConfig:
-    return _plain(base, lr=setting.adam_lr, optimizer=OptimizerChoice("adam"))
+    return beside(base, lr=setting.adam_lr, optimizer=OptimizerChoice("adam"))
 
 
 def _split_sgd(setting: Setting, base: NetworkConfig) -> NetworkConfig:
     choice = OptimizerChoice(
         "split_sgd", MOMENTUM, dampening=MOMENTUM, sign_lr=setting.adam_lr, threshold=setting.threshold
     )
-    return _plain(base, optimizer=choice)
+    return beside(base, optimizer=choice)
 
 
 def _loss(rule: LossRule) -> Callable[[Setting, NetworkConfig], NetworkConfig]:
-    return lambda setting, base: _plain(base, loss=rule)
+    return lambda setting, base: beside(base, loss=rule)
 
 
 def _minibatches(*, norm: bool) -> Callable[[Setting, NetworkConfig], NetworkConfig]:
     def derive(setting: Setting, base: NetworkConfig) -> NetworkConfig:
         kind = "vgg11_bn" if norm else base.architecture.kind
-        return _plain(
+        return beside(
             base,
             architecture=replace(base.architecture, kind=kind),
             lr=setting.sgd_lr,
@@ -153,17 +131,13 @@ def _intervention(kind: Kind, chosen: str, amount: float = 0.0) -> Callable[[Set
         count = max(1, round(setting.share * run.data.sizes["example"]))
         examples = choose_examples(run.data, run.windows, count, base.seed)[chosen]
         what = Intervention(kind, tuple(int(i) for i in examples), amount, chosen)
-        return _plain(base, intervention=what, step_lengths=False)
+        return beside(base, intervention=what, step_lengths=False)
 
     return derive
 
 
 def _edge(setting: Setting, base: NetworkConfig, run: Base) -> RunConfig:
-    snapshots = run.data["snapshot_step"].values if "snapshot_step" in run.data else ()
-    before = [int(step) for step in snapshots if step <= run.windows.crossing]
-    if not before:
-        raise InputError(f"run {base.name} has no snapshot before its crossing: give --force to make it with snapshots")
-    return EdgeConfig(base, before[-1], run.windows.edge.stop - before[-1], setting.edge)
+    return EdgeConfig(base, setting.edge)
 
 
 ROLES: Mapping[str, Role] = {
@@ -200,23 +174,3 @@ ROLES: Mapping[str, Role] = {
     ),
     "edge": Role("the base run's edge, replayed and measured closely", derive_from_run=_edge),
 }
-
-
-def run_edge(
-    config: EdgeConfig, base: xr.Dataset, windows: Windows, images: Images, device: torch.device
-) -> xr.Dataset:
-    """Replays a base run's edge from its snapshot (`validate.edge_study`)."""
-    of = config.base
-    images = training_images(of, images)
-    return replay(
-        trained_network(of, base, device, at_step=config.first_step),
-        network_inputs(of.architecture, images).to(device),
-        torch.from_numpy(images.labels.astype("int64")).to(device),
-        lr=of.lr,
-        first_step=config.first_step,
-        steps=config.steps,
-        pair=pair_of_run(base, windows),
-        what=config.measurements,
-        seed=of.seed,
-        description=config.name,
-    )

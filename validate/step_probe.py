@@ -17,8 +17,8 @@ from sim import Record, SharpnessProbe
 class StepProbe:
     """Measures θ_{t+1} − θ_t, whatever rule made it, at the steps t at which the sharpness is measured.
 
-    Columns of the record, along ``step_measured`` (steps t): ``step_along_top``, |⟨θ_{t+1} − θ_t, v_t⟩| with v_t the top
-    eigenvector at θ_t, and ``step_length``, ‖θ_{t+1} − θ_t‖. It is called after the sharpness probe.
+    Columns of the record, along ``step_measured`` (steps t): ``step_along_top``, |⟨θ_{t+1} − θ_t, v_t⟩| with v_t the
+    top eigenvector at θ_t, and ``step_length``, ‖θ_{t+1} − θ_t‖. It is called after the sharpness probe.
 
     Attributes:
         sharpness: the probe that finds the eigenvector.

@@ -137,7 +137,7 @@ class ChebyshevUnit(Unit):
                 values[step // self.measure_every] = sharpness()
             with torch.no_grad():
                 for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                    parameter -= self.lr * slope
+                    parameter.sub_(self.lr * slope)
         data = xr.Dataset(coords={"step": np.arange(self.steps), "measured": measured})
         data["x"], data["target"] = ("example", inputs[:, 0].cpu()), ("example", target[:, 0].cpu())
         data["output"] = ("step", "example"), outputs

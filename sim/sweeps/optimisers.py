@@ -10,7 +10,8 @@ calm where its curvature along the opposing direction stays below its own thresh
     gradient descent 2/η,   momentum 2(1+μ)/(η(1−τ)),   Adam (α̂c²/P) 2(1+β₁)/((1−β₁)η),   sign descent 0,
 
 P = √v̂ + ε of the opposing weight; SplitSGD has dampened momentum's while its gradients are small. Gradient descent's
-spike has the height of `spike_after_onset`; sign descent ends in the two-cycle s̄ ± η/2 at any curvature.
+spike has the height of `spike_after_onset`; sign descent ends in the two-cycle s̄ ± η/2 at any curvature. At matched
+progress only gradient descent gets above its threshold, so that the others are tested there from below alone.
 
 At the threshold. From a minimum with a tiny s, whose gradient is linear in it, the growth of |s| a step against
 `growth_per_step` on a grid of step sizes around the theory's threshold. Adam has ε = 1 there, so that P is 1.

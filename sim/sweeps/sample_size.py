@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import xarray as xr
 
@@ -30,12 +31,14 @@ from sim.batched_descent import descend_batch, stack_states
 from sim.heavy_tails import SizeLaw
 from sim.opposing_data import OpposingLaw, draw_examples
 from sim.second_moments import Moments, population_moments, sample_moments, stack
-from sim.sweeps.slopes import power_law
+from sim.sweeps.slopes import Slope, power_law
 from sim.sweeps.study import Study, Unit, require_different
 from sim.update_rules import GradientDescent
 from theory import InputError
 from theory.command_line import require_positive
 from theory.configuration import DescentConfig
+
+Floats = npt.NDArray[np.float64]
 
 NEAR = 1e-4
 """Share of a sample's deviation from the population at which the response of the weights is taken as linear."""
@@ -217,15 +220,12 @@ def sample_size_table(data: xr.Dataset, config: SampleSizeConfig) -> str:
     for a in data["tail_index"].values:
         row = data.sel(tail_index=a)
         told = predicted_exponent(float(a))
-        slope, linear = power_law(n, row["distance"].values), power_law(n, row["linear"].values)
-        edge = row["distance_edge"].values
-        seen = np.isfinite(edge)
-        control = power_law(np.broadcast_to(n, edge.shape)[seen], edge[seen])
+        slope, linear, control = (_slope(n, row[name].values) for name in ("distance", "linear", "distance_edge"))
         ratio = (row["distance"] / row["linear"]).sel(examples=max(config.examples))
         lines.append(
-            f"{a:7g}{told:11.3f}   {slope!s:25}{linear!s:25}"
-            f"{_word(slope.holds(told)):8}{_word(slope.holds(-0.5)):7}{float(ratio.median()):8.3f}               "
-            f"{control!s:25}{_word(control.holds(told))}"
+            f"{a:7g}{told:11.3f}   {slope or '-'!s:25}{linear or '-'!s:25}"
+            f"{_holds(slope, told):8}{_holds(slope, -0.5):7}{float(ratio.median()):8.3f}               "
+            f"{control or '-'!s:25}{_holds(control, told)}"
         )
     lines.append(
         "agree: the 95 % interval of the measured exponent holds the predicted one. −½?: whether it holds −½.\n"
@@ -235,5 +235,14 @@ def sample_size_table(data: xr.Dataset, config: SampleSizeConfig) -> str:
     return "\n".join(lines)
 
 
-def _word(yes: bool) -> str:
-    return "yes" if yes else "no"
+def _slope(n: Floats, distance: Floats) -> Slope | None:
+    """The exponent, of the runs that stayed finite; None where too few did."""
+    seen = np.isfinite(distance) & (distance > 0)
+    at = np.broadcast_to(n, distance.shape)[seen]
+    return power_law(at, distance[seen]) if np.unique(at).size >= 3 else None
+
+
+def _holds(slope: Slope | None, exponent: float) -> str:
+    if slope is None:
+        return "-"
+    return "yes" if slope.holds(exponent) else "no"

@@ -215,8 +215,8 @@ class ShapeUnit(Unit):
         v, z = seen.effective[:, : model.beta.size], seen.effective[:, -1]
         rate = lr * self.alpha * seen.norm_squared
         row = {"crossing": math.nan, "onset": math.nan, "amplitude": 0.0, "final_edge": float(rate[-1]) / 2}
-        drive = (v * (model.beta - v)).sum(1)
         with np.errstate(invalid="ignore", over="ignore"):
+            drive = (v * (model.beta - v)).sum(1)
             crossed = np.flatnonzero((rate[:-1] > 2) & (np.diff(rate) > 0) & (drive[:-1] > 0))
             alternating = np.abs(z[2:] - 2 * z[1:-1] + z[:-2]) / 4  # at steps 1, 2, …
             seen_at = 1 + np.flatnonzero((alternating**2 > drive[1:-1] / self.alpha) & (drive[1:-1] > 0))
@@ -304,12 +304,22 @@ def _line(row: xr.Dataset) -> str:
     bounds = "" if np.isnan(v["first_layer_low"]).all() else f"{int(within.sum())}/{within.size} of {interval}"
     late, later = (_farthest(v["onset"] - v[f"{name}_onset"], 0.0) for name in ("predicted", "deeper"))
     return (
-        f"{v['predicted_sharpness'][0]:8.2f}{_farthest(sharpness, 1.0):14.4f}{np.nanmedian(v['predicted_onset']):12.0f}"
+        f"{v['predicted_sharpness'][0]:8.2f}{_farthest(sharpness, 1.0):14.4f}{_median(v['predicted_onset']):12.0f}"
         f"{late:10.0f}{later:12.0f}"
-        f"{np.nanmedian(v['amplitude'] / v['predicted_amplitude']):13.3f}"
-        f"{np.nanmedian(v['amplitude'] / v['deeper_amplitude']):9.3f}{np.median(v['final_edge']):9.3f}"
+        f"{_median(_ratio(v['amplitude'], v['predicted_amplitude'])):13.3f}"
+        f"{_median(_ratio(v['amplitude'], v['deeper_amplitude'])):9.3f}{_median(v['final_edge']):9.3f}"
         f"    {bounds}"
     )
+
+
+def _ratio(seen: Floats, told: Floats) -> Floats:
+    """Seen over predicted amplitude, where there is one of each."""
+    return np.where((seen > 0) & (told > 0), seen, np.nan) / np.where(told > 0, told, np.nan)
+
+
+def _median(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else math.nan
 
 
 def _farthest(values: Floats, centre: float) -> float:

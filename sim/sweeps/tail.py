@@ -227,7 +227,8 @@ def _of_run(
     moments: Moments, weights: Floats, descent: DescentConfig, chunks: Sequence[Examples] | None = None
 ) -> dict[str, float]:
     """What a run did; with its examples also how their losses changed in the step at the largest amplitude."""
-    seen: Onset = observed_onset(_sample(moments), State.from_vector(weights, descent.d1), descent.lr)
+    with np.errstate(over="ignore", invalid="ignore"):  # the end of a run that diverges
+        seen: Onset = observed_onset(_sample(moments), State.from_vector(weights, descent.d1), descent.lr)
     row = {
         "crossing": _number(seen.crossing_step),
         "onset": _number(seen.step),
@@ -255,9 +256,9 @@ def _losses(chunk: Examples, weights: Floats) -> torch.Tensor:
 
 
 def _hill(values: torch.Tensor) -> TailEstimate | None:
-    """Hill's estimate from the largest tenth; None where that is fewer than ten values."""
+    """Hill's estimate from the largest tenth; None where that is fewer than ten values, or a run has diverged."""
     top = values.numel() // 10
-    return hill_estimator(values, top) if top >= 10 else None
+    return hill_estimator(values, top) if top >= 10 and bool(values.isfinite().all()) else None
 
 
 def _sample(moments: Moments) -> SampleMoments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sim.opposing_data import CHUNK, Examples, OpposingLaw, draw_examples
 from sim.paired_classes import draw_paired_classes
 from sim.second_moments import population_moments, sample_moments
 from theory import InputError, Model
+from theory.model import power_law_covariance
 
 CPU = torch.device("cpu")
 PAIRS = Model([7.0, 3.0], [1.0, -2.0, 0.5], [1.0, 0.4, 0.2])
@@ -46,8 +48,9 @@ def test_the_papers_law_draws_the_bits_it_always_drew() -> None:
         OpposingLaw(SizeLaw("stable", 1.2, cutoff=10.0), noise=1.0),
     ],
 )
-def test_data_have_the_second_moments_asked_for(law: OpposingLaw) -> None:
-    chunks = list(draw_examples(PAIRS, 150_000, [0.1, 0.3], 0, CPU, law))
+@pytest.mark.parametrize("source", ["sequence", "counters"])
+def test_data_have_the_second_moments_asked_for(law: OpposingLaw, source: Literal["sequence", "counters"]) -> None:
+    chunks = list(draw_examples(PAIRS, 150_000, [0.1, 0.3], 0, CPU, law, source=source))
     check = check_moments(chunks, population_moments(PAIRS, CPU, law))
     assert check.count == 150_000
     assert check.holds()
@@ -67,6 +70,17 @@ def test_deviations_of_moments_are_of_the_size_of_their_standard_errors() -> Non
     assert 0.9 < rest.std() < 1.1
     squares = np.array([c.gram.diagonal().numpy() for c in checks])
     assert 0.9 < squares.std() < 1.1
+
+
+def test_counters_give_the_same_data_on_every_device_and_chunks_of_their_own(device: torch.device) -> None:
+    law = OpposingLaw(SizeLaw("student-t", 3.0), plus_share=0.3, noise=0.2)
+    here, there = (_whole(PAIRS, CHUNK + 50, [0.1, 0.3], 4, at, law, source="counters") for at in (CPU, device))
+    assert torch.equal(here.group, there.group.cpu())
+    torch.testing.assert_close(here.features, there.features.cpu(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(here.target, there.target.cpu(), rtol=1e-9, atol=1e-12)
+    assert here.features.unique().numel() > 3 * CHUNK  # the second chunk does not repeat the first
+    other = next(draw_examples(PAIRS, 50, [0.1, 0.3], 5, device, law, source="counters"))
+    assert not torch.equal(other.features.cpu(), here.features[:50])
 
 
 def test_outliers_are_in_one_pair_and_as_frequent_and_unequal_as_asked_for() -> None:
@@ -122,6 +136,25 @@ def test_paired_classes_share_the_feature_and_not_the_use_of_it() -> None:
         assert float(data.features[data.label == label, :6].mean(0).norm()) == pytest.approx(1.5, abs=0.1)
 
 
+def test_classes_have_the_covariance_and_the_label_noise_asked_for() -> None:
+    n, spectrum = 60_000, power_law_covariance(5, 1.0)
+    clean = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=spectrum)
+    noisy = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=spectrum, label_noise=0.3)
+    for label in range(4):
+        own = clean.features[clean.label == label, :5]
+        torch.testing.assert_close(torch.cov(own.T), torch.diag(torch.tensor(spectrum)), rtol=0, atol=0.05)
+        # A replaced label is each of the others equally often.
+        given_labels = noisy.label[clean.label == label].bincount(minlength=4).double() * 4 / n
+        assert float(given_labels[label]) == pytest.approx(0.7, abs=0.03)
+        assert float(given_labels.min()) == pytest.approx(0.1, abs=0.03)
+    # The noise touches the labels alone, and comes after all other draws.
+    assert torch.equal(noisy.features, clean.features)
+    assert torch.equal(noisy.group, clean.group)
+    plain = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU)
+    identity = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=np.ones(5))
+    assert torch.equal(plain.features, identity.features)
+
+
 def test_the_same_seed_gives_the_same_classes_on_every_device(device: torch.device) -> None:
     sizes = SizeLaw("pareto", 3.0)
     here, there = (draw_paired_classes(100, 3, 1, 1.0, 2.0, 0.3, 5, at, sizes) for at in (CPU, device))
@@ -158,6 +191,12 @@ def test_laws_and_sets_that_cannot_be_are_refused() -> None:
         OpposingLaw(noise=-1.0)
     with pytest.raises(InputError, match="pairs is 0"):
         draw_paired_classes(10, 3, 0, 1.0, 1.0, 0.1, 0, CPU)
+    with pytest.raises(InputError, match=r"label noise is 1\.5"):
+        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, label_noise=1.5)
+    with pytest.raises(InputError, match=r"covariance has shape \(2,\)"):
+        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, covariance=[1.0, 2.0])
+    with pytest.raises(InputError, match=r"covariance is -1\.0"):
+        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, covariance=[1.0, -1.0, 2.0])
     with pytest.raises(InputError, match="fraction of outliers is 2"):
         draw_paired_classes(10, 3, 1, 1.0, 1.0, 2.0, 0, CPU)
     with pytest.raises(InputError, match="degree -1"):

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from sim import Architecture
 from theory import InputError
 from validate import main_job
 from validate.main_job import MainJobConfig, Preset
 from validate.network_run import NetworkConfig
+from validate.roles import Setting
+
+NETWORK = NetworkConfig(architecture=Architecture(hidden=(8,)), steps=30, blocks_every=10)
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = NetworkConfig(hidden=(8,), steps=30, blocks_every=10)
-    monkeypatch.setitem(main_job.PRESETS, "tiny", Preset(network, seeds=(0,), claims=main_job.QUICK_CLAIMS))
+    preset = Preset({"mlp": Setting(NETWORK, seeds=(0,))}, main_job.QUICK_CLAIMS)
+    monkeypatch.setitem(main_job.PRESETS, "tiny", preset)  # type: ignore[arg-type]
 
 
 def _config(folder: Path, **changes: object) -> MainJobConfig:
@@ -38,8 +42,8 @@ def test_the_main_job_reports_what_holds_and_what_does_not(tmp_path: Path, capsy
     for outside in ("http://", "https://", "<script", 'src="/', "$"):
         assert outside not in page
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
-        "mlp-lr0.005-seed0",
-        "mlp-lr0.05-seed0",
+        "mlp-lr0.005-seed0-hidden8-steps30-measure20-blocks0",
+        NETWORK.name,
         "two-layer-default",
         "two-layer-edge",
     ]
@@ -48,7 +52,7 @@ def test_the_main_job_reports_what_holds_and_what_does_not(tmp_path: Path, capsy
 
 def _runs_again_without_training(folder: Path) -> None:
     before = (folder / "report" / "report.json").read_bytes()
-    config = folder / "runs" / "mlp-lr0.05-seed0" / "config.json"
+    config = folder / "runs" / NETWORK.name / "config.json"
     stamp = config.stat().st_mtime_ns
     assert main_job.main_job(_config(folder)) == 1
     assert config.stat().st_mtime_ns == stamp
@@ -56,10 +60,3 @@ def _runs_again_without_training(folder: Path) -> None:
     config.write_text(config.read_text().replace('"steps": 30', '"steps": 31'))
     with pytest.raises(InputError, match="another configuration"):
         main_job.main_job(_config(folder))
-
-
-@pytest.mark.usefixtures("tiny")
-def test_labels_are_escaped_on_the_page() -> None:
-    from validate.report import _text
-
-    assert _text('<b>&"x"') == "&lt;b&gt;&amp;&quot;x&quot;"

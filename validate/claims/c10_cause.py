@@ -4,6 +4,10 @@ Four runs from one start: with all examples, and without a tenth of them: those 
 the base run's edge, as many at random with the same labels, and as many of the highest loss before the edge. Removed
 examples have weight 0 in the loss that is minimised and whose sharpness is measured. "The same loss" is the mean over
 the examples that all four runs keep, at the value that the base run has when it crosses 2/η.
+
+Pilot (seeds 100–102, MLP): sharpness 0.61, 0.59, 0.64 (random 0.80, 0.83, 0.90; hardest 0.94, 0.94, 0.99);
+crossing 1.3, 2.1, 1.9 (random 1.13, 1.04, 1.12; hardest 0.87, 0.87, 0.88). Random examples of the same labels thin out
+the classes that oppose each other: that alone does a part of what the opposing examples do.
 """
 
 from __future__ import annotations
@@ -51,9 +55,9 @@ CLAIMS = tuple(
     for claim in (
         Claim(
             name=f"C10{letters[0]}",
-            statement="Cause: without a tenth of the examples, the opposing ones, the network is flatter at equal loss.",
+            statement="Cause: without the opposing tenth of the examples, the network is flatter at equal loss.",
             statistic="sharpness over the base run's, at the loss at which that crosses 2/η, on examples kept by all",
-            bound=Bound(high=0.9),
+            bound=Bound(high=0.7),
             control=control,
             measure=each_seed(lambda e, w: sharpness_ratio(e, w, OPPOSING)),
             measure_control=each_seed(lambda e, w, role=role: sharpness_ratio(e, w, role)),  # type: ignore[misc]
@@ -64,7 +68,7 @@ CLAIMS = tuple(
             name=f"C10{letters[1]}",
             statement="Cause: without the opposing tenth of the examples, the network reaches 2/η later.",
             statistic="step of the first crossing over the base run's; never counts as the run's length",
-            bound=Bound(low=1.1),
+            bound=Bound(low=1.2),
             control=control,
             measure=each_seed(lambda e, w: crossing_ratio(e, w, OPPOSING)),
             measure_control=each_seed(lambda e, w, role=role: crossing_ratio(e, w, role)),  # type: ignore[misc]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import xarray as xr
-
 from validate.claims.base import NetworkEvidence
 from validate.opposing_groups import OpposingPair, singular_pairs
 from validate.windows import Windows
@@ -11,9 +9,4 @@ from validate.windows import Windows
 
 def leading_pair(evidence: NetworkEvidence, windows: Windows) -> OpposingPair:
     """The strongest pair of the base run's selection window, by singular vectors."""
-    return pair_of_run(evidence.run, windows)
-
-
-def pair_of_run(run: xr.Dataset, windows: Windows) -> OpposingPair:
-    """The strongest pair of a run's selection window."""
-    return singular_pairs(run["loss"].values[windows.select], count=1)[0]
+    return singular_pairs(evidence.run["loss"].values[windows.select], count=1)[0]

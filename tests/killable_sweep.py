@@ -1,0 +1,59 @@
+"""Small sweeps of every study that a test kills and lets go on; imported by the processes it forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sim.sweeps import OptimisersConfig, PhaseConfig, SampleSizeConfig, ShapeConfig, Study, TailConfig, make_sweep
+
+SMALL: dict[str, Study] = {
+    "phase": PhaseConfig(betas=(2.0, 3.0, 4.0), lrs=3, seeds=(0, 1), d1=5, steps=60),
+    "tail": TailConfig(tail_indices=(2.5, 8.0), fractions=(0.1, 0.3), seeds=(0, 1), examples=900, d1=3, steps=200),
+    "sample_size": SampleSizeConfig(
+        examples=(200, 400, 800), tail_indices=(float("inf"), 3.0), seeds=(0, 1), d1=3, steps=40
+    ),
+    "shape": ShapeConfig(widths=(1, 2), depths=(2, 3), spreads=(0.1,), seeds=(0, 1), d1=4, steps=120),
+    "optimisers": OptimisersConfig(
+        rules=("gd", "adam", "split_sgd"), seeds=(0, 1), choices=4, examples=900, d1=3, steps=250
+    ),
+}
+
+
+def make(root: Path, name: str) -> None:
+    """Makes the sweep, or goes on with it, and writes its table beside the store."""
+    torch.set_num_threads(1)
+    data = make_sweep(SMALL[name], root, torch.device("cpu"), progress=False)
+    (root.parent / f"{root.name}.txt").write_text(SMALL[name].table(data))
+
+
+def make_until(root: Path, name: str, events: int) -> None:
+    """Makes the sweep, and kills its own process at the given file operation on the run store, counted from 1."""
+    sys.stderr = (root.parent / "stderr.txt").open("a", buffering=1)
+    left = events
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event.split(".")[0] in ("open", "os", "shutil") and str(root) in str(arguments[:2]):
+            left -= 1
+            if left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    make(root, name)
+
+
+def count_events(root: Path, name: str, total: Any) -> None:
+    """Makes the sweep, and says how many file operations it took."""
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        if event.split(".")[0] in ("open", "os", "shutil") and str(root) in str(arguments[:2]):
+            total.value += 1
+
+    sys.addaudithook(count)
+    make(root, name)

@@ -1,0 +1,157 @@
+"""Claims C10 to C13 hold on evidence made for them, and fail where what they claim is taken away."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from validate.claims import CLAIMS, Claim, Evidence, NetworkEvidence, judge
+from validate.claims.c12_split_sgd import nearness_to_adam
+from validate.claims.c13_normalisation import by_epoch, imbalance, steps_an_epoch
+from validate.windows import Windows
+
+N, STEPS, LR, CROSSING = 100, 420, 0.05, 200
+WINDOWS = Windows(200, slice(70, 170), slice(200, 275), slice(275, 350), slice(200, 350), slice(0, 100))
+NAMED = {claim.name: claim for claim in CLAIMS}
+CAUSAL = [claim for claim in CLAIMS if claim.name.rstrip("abcd") in ("C10", "C11", "C12", "C13")]
+
+
+def network(
+    seed: int, *, bounce: float, speed: float = 0.005, crossing: int = CROSSING, top: float = 1.0
+) -> xr.Dataset:
+    """Losses fall at `speed`; twice twenty examples bounce; the sharpness is proportional to the steps taken."""
+    rng = np.random.default_rng(seed)
+    losses = np.maximum(2.3 - speed * np.arange(STEPS), 0.01)[:, None] + 1e-5 * rng.normal(size=(STEPS, N))
+    swing = bounce * (-1.0) ** np.arange(STEPS)[:, None] * rng.uniform(0.9, 1, 20)
+    losses[:, :20] += swing
+    losses[:, 20:40] -= swing
+    measured = np.arange(0, STEPS, 10)
+    data = xr.Dataset(coords={"measured": measured, "step_measured": measured}, attrs={"lr": LR, "diverged_at": -1})
+    data["loss"] = ("step", "example"), losses
+    data["sharpness_iterate"] = "measured", measured * (2 / LR / crossing)
+    data["step_along_top"] = "step_measured", top * rng.uniform(0.9, 1.1, len(measured))
+    data["example_weight"] = "example", np.ones(N, np.float32)
+    return data
+
+
+def without(data: xr.Dataset, examples: slice) -> xr.Dataset:
+    data["example_weight"].values[examples] = 0
+    data["loss"].values[:, examples] = 5.0  # must not count in the loss at which runs are compared
+    return data
+
+
+def minibatches(seed: int, *, bounce: float, noise: float = 0.5) -> xr.Dataset:
+    """20 epochs of 10 minibatches: in each, losses of the two groups lie by ± a number of that minibatch apart."""
+    rng = np.random.default_rng(seed)
+    n, batches, epochs = 400, 10, 20
+    losses = np.full((epochs * batches, n), np.nan, np.float32)
+    for epoch in range(epochs):
+        order = rng.permutation(n).reshape(batches, -1)
+        for batch, members in enumerate(order):
+            step = epoch * batches + batch
+            level = 2.3 - 0.08 * epoch + noise * rng.normal(size=len(members))
+            side = np.where(members < 20, 1.0, np.where(members < 40, -1.0, 0.0))
+            losses[step, members] = level + bounce * (-1.0) ** epoch * side * (1 + 0.3 * rng.normal())
+    return xr.Dataset({"loss": (("step", "example"), losses)}, attrs={"lr": LR, "diverged_at": -1})
+
+
+def of_seed(seed: int) -> NetworkEvidence:
+    runs = {
+        "base": network(seed, bounce=1.0),
+        "adam": network(seed + 10, bounce=1e-3, speed=0.01, top=1e-3),
+        "momentum": network(seed + 20, bounce=0.6, speed=0.012),
+        "momentum_dampened": network(seed + 30, bounce=1e-3, speed=0.005),
+        "split_sgd": network(seed + 40, bounce=2e-3, speed=0.009),
+        "without_opposing": without(network(seed, bounce=0, crossing=360), slice(0, 10)),
+        "without_random": without(network(seed, bounce=1.0, crossing=205), slice(50, 60)),
+        "without_hardest": without(network(seed, bounce=1.0, crossing=195), slice(60, 70)),
+        "batch_norm": minibatches(seed, bounce=0.1),
+        "no_batch_norm": minibatches(seed, bounce=1.0),
+    }
+    return NetworkEvidence(seed, runs, WINDOWS)
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return Evidence([of_seed(seed) for seed in range(3)], kind="vgg11")
+
+
+@pytest.mark.parametrize("claim", CAUSAL, ids=lambda c: c.name)
+def test_each_claim_holds_on_evidence_made_for_it(claim: Claim, evidence: Evidence) -> None:
+    verdict = judge(claim, evidence)
+    assert verdict.holds, (verdict.reason, verdict.values, verdict.control_values)
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "instead"),
+    [
+        ("C10a", "without_opposing", "without_random"),
+        ("C10b", "without_opposing", "without_random"),
+        ("C10c", "without_opposing", "without_hardest"),
+        ("C10d", "without_opposing", "without_hardest"),
+        ("C11a", "adam", "momentum"),
+        ("C11b", "adam", "momentum"),
+        ("C12a", "split_sgd", "momentum"),
+        ("C12b", "split_sgd", "base"),
+        ("C13", "batch_norm", "no_batch_norm"),
+    ],
+)
+def test_each_claim_fails_with_its_control_in_the_runs_place(
+    name: str, role: str, instead: str, evidence: Evidence
+) -> None:
+    swapped = [dataclasses.replace(e, runs={**e.runs, role: e.runs[instead]}) for e in evidence.networks]
+    verdict = judge(NAMED[name], dataclasses.replace(evidence, networks=swapped))
+    assert verdict.judged
+    assert verdict.failed
+    assert "leaves" in verdict.reason
+
+
+@pytest.mark.parametrize("claim", CAUSAL, ids=lambda c: c.name)
+def test_a_control_that_does_not_fail_is_a_defect(claim: Claim, evidence: Evidence) -> None:
+    assert (
+        judge(dataclasses.replace(claim, measure_control=claim.measure), evidence).reason == "the control does not fail"
+    )
+
+
+def test_adam_that_never_gets_to_the_loss_is_undefined(evidence: Evidence) -> None:
+    slow = [
+        dataclasses.replace(e, runs={**e.runs, "adam": network(1, bounce=0, speed=1e-4)}) for e in evidence.networks
+    ]
+    for name in ("C11a", "C11b", "C12b"):
+        verdict = judge(NAMED[name], dataclasses.replace(evidence, networks=slow))
+        assert verdict.reason == "the statistic is not defined for every seed"
+
+
+def test_nearness_is_nought_for_adam_and_one_for_descent(evidence: Evidence) -> None:
+    e = evidence.networks[0]
+    assert nearness_to_adam(e, WINDOWS, "adam") == 0
+    assert nearness_to_adam(e, WINDOWS, "base") == 1
+
+
+@pytest.mark.parametrize(("n", "size"), [(12, 4), (10, 4), (7, 7), (9, 2)])
+def test_an_epoch_is_put_together_from_its_minibatches(n: int, size: int) -> None:
+    """The last minibatch may be smaller: known losses come back, each with its minibatch."""
+    rng = np.random.default_rng(n)
+    each = -(-n // size)
+    wanted, batches = rng.uniform(1, 2, (3, n)), np.zeros((3, n), np.int64)
+    losses = np.full((3 * each, n), np.nan)
+    for epoch in range(3):
+        for batch, members in enumerate(np.array_split(rng.permutation(n), range(size, n, size))):
+            losses[epoch * each + batch, members] = wanted[epoch, members]
+            batches[epoch, members] = batch
+    run = xr.Dataset({"loss": (("step", "example"), losses)})
+    assert steps_an_epoch(run) == each
+    table, found = by_epoch(run)
+    assert np.array_equal(table, wanted)
+    assert np.array_equal(found, batches)
+
+
+def test_without_opposing_groups_the_imbalance_is_that_of_random_groups() -> None:
+    values = []
+    for seed in range(5):
+        table, batch = by_epoch(minibatches(seed, bounce=0.0))
+        values.append(imbalance(table, batch, seed)[0])
+    assert np.median(values) == pytest.approx(1, abs=0.35)

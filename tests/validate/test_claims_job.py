@@ -1,0 +1,183 @@
+"""The claims' own command from end to end, on a tiny network whose windows are put where its few steps allow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from sim import Architecture
+from sim.runs import Run
+from theory import InputError
+from validate import edge_study, evidence, plan, presets
+from validate.cifar10 import load_embedded
+from validate.claims import CLAIMS, Bound, Claim, Evidence, NetworkEvidence, judge
+from validate.claims_job import ClaimsConfig, claims_job, claims_named, describe
+from validate.edge_probe import EdgeMeasurements
+from validate.network_run import NetworkConfig
+from validate.plan import make_plan, roles_needed
+from validate.presets import PRESETS, Preset
+from validate.report import NetworkPart, Report, write_report
+from validate.roles import ROLES, Setting
+from validate.windows import Windows
+
+NETWORK = NetworkConfig(
+    architecture=Architecture(hidden=(8,)),
+    images_per_class=5,
+    steps=60,
+    blocks_every=0,
+    snapshot_every=10,
+    probe_every=10,
+    step_lengths=True,
+)
+EDGE = EdgeMeasurements(every=9, directions=2, draws=1)
+SETTING = Setting(NETWORK, seeds=(0, 1), batch=10, sgd_steps=60, edge=EDGE)
+WINDOWS = Windows(30, slice(5, 20), slice(30, 42), slice(42, 54), slice(30, 54), slice(0, 10))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.PRESETS, "tiny", Preset({"mlp": SETTING}))  # type: ignore[arg-type]
+    for module in (evidence, plan, edge_study):
+        monkeypatch.setattr(module, "find_windows", lambda run: WINDOWS)
+
+
+def config(folder: Path, **changes: object) -> ClaimsConfig:
+    base = ClaimsConfig(preset="tiny", device="cpu", runs=folder / "runs", report=folder / "report")
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_tiny_plan_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert claims_job(config(tmp_path, plan=True)) == 0
+    planned = capsys.readouterr().out
+    assert "derived from the base run" in planned
+    assert not (tmp_path / "runs").exists()
+
+    assert claims_job(config(tmp_path)) == 1
+    printed = capsys.readouterr().out
+    assert "min left" in printed
+    assert "not claimed for mlp" in printed
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    judged = {c["claim"]: c["judged"] for c in report["claims"]}
+    assert set(judged) == {c.name for c in CLAIMS if c.needs}
+    assert [name for name, was in judged.items() if not was] == ["C13"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    for outside in ("http://", "https://", "<script", 'src="/', "$"):
+        assert outside not in page
+    names = {p.name for p in (tmp_path / "runs").iterdir()}
+    roles = roles_needed(CLAIMS, "mlp")
+    assert len(names) == 2 * len(roles)
+    made = make_plan(SETTING, roles, tmp_path / "runs")
+    assert all(run.exists for run in made)
+    assert {run.config.name for run in made if run.config} == names
+
+    before = (tmp_path / "report" / "report.json").read_bytes()
+    assert claims_job(config(tmp_path)) == 1
+    assert "min left" not in capsys.readouterr().out
+    assert (tmp_path / "report" / "report.json").read_bytes() == before
+
+
+def test_only_the_roles_that_the_claims_need_are_planned(tmp_path: Path) -> None:
+    def roles(*names: str) -> tuple[str, ...]:
+        return roles_needed(claims_named(names), "mlp")
+
+    assert roles("C3") == ("base", "gentle")
+    assert roles("C4") == ("base",)
+    assert roles("C12b") == ("base", "adam", "momentum_dampened", "split_sgd")
+    assert roles("C10a") == ("base", "without_opposing", "without_random")
+    assert roles("C13", "T7") == ()
+    assert roles_needed(claims_named(["C13"]), "vgg11") == ("batch_norm", "no_batch_norm")
+    assert roles_needed([], "mlp", ["sam"]) == ("sam",)
+    plan = make_plan(SETTING, roles("C10a"), tmp_path / "none")
+    assert [(run.role, run.seed, run.exists) for run in plan] == [
+        (role, seed, False) for seed in (0, 1) for role in roles("C10a")
+    ]
+
+
+def test_every_need_is_a_role_and_every_configuration_has_its_own_name() -> None:
+    assert {role for claim in CLAIMS for role in claim.needs} <= set(ROLES)
+    for preset in PRESETS.values():
+        for kind, setting in preset.settings.items():
+            derived = [
+                r.derive(setting, setting.base(0)) for r in ROLES.values() if r.derive and kind in (r.kinds or kind)
+            ]
+            assert len({c.name for c in derived}) == len(derived)
+            assert all(c.seed == 0 for c in derived)
+
+
+def test_every_claim_is_described_whole() -> None:
+    for claim in CLAIMS:
+        words = describe(claim)
+        for part in (claim.name, claim.statement, claim.statistic, str(claim.bound), claim.control, claim.figure):
+            assert part in words
+        assert all(role in words for role in claim.needs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"preset": "fast"}, ("--preset is fast", "standard")),
+        ({"network": ("lenet",)}, ("--network is lenet", "mlp")),
+        ({"claims": ("C99",)}, ("no claim C99", "C16")),
+        ({"claims": ("C4z",)}, ("no claim C4z", "C4a")),
+        ({"seeds": (1, 1)}, ("--seeds is (1, 1)", "different")),
+        ({"lr": -1.0}, ("--lr is -1.0", "above 0")),
+        ({"roles": ("teacher",)}, ("--roles is teacher", "squared")),
+        ({"preset": "paper"}, ("5000 images a class", "--data")),
+        ({"preset": "paper", "data": Path("nowhere")}, ("nowhere", "data fetch")),
+        ({"device": "cuda:99"}, ("--device is cuda:99", "cpu")),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_made(
+    changes: dict[str, object], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as refused:
+        claims_job(config(tmp_path, **{"preset": "standard", **changes}))
+    line = str(refused.value)
+    assert "\n" not in line
+    assert all(name in line for name in names)
+    assert not list(tmp_path.iterdir())
+
+
+HOSTILE = '<script>alert("x")</script>&'
+
+
+def test_every_label_on_the_page_is_escaped(tmp_path: Path) -> None:
+    claim = Claim(
+        name=HOSTILE,
+        statement=HOSTILE,
+        statistic=HOSTILE,
+        bound=Bound(low=1.0),
+        control=HOSTILE,
+        measure=lambda e: [2.0],
+        measure_control=lambda e: [0.0],
+        figure=HOSTILE,
+        needs=("base",),
+    )
+    seen = Evidence([NetworkEvidence(0, {"base": xr.Dataset()}, None)], kind=HOSTILE)
+    picture = tmp_path / "F1.png"
+    picture.write_bytes(b"")
+    picture.with_suffix(".txt").write_text(HOSTILE)
+    environment = {"device": HOSTILE, "seconds": 1.0, "command": HOSTILE, "commit": HOSTILE}
+    verdicts = [judge(claim, seen), judge(dataclasses.replace(claim, needs=(HOSTILE,)), seen)]
+    part = NetworkPart(seen, NETWORK, load_embedded())
+    run = Run(HOSTILE, {}, environment, xr.Dataset())
+    write_report(tmp_path, Report(HOSTILE, [part, part], verdicts, [run], figures=[(HOSTILE, picture)]))
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert 'alert("' not in page
+    assert page.count("&lt;script&gt;") > 15
+
+
+def test_a_failure_and_a_claim_not_judged_are_told_apart() -> None:
+    claim = next(c for c in CLAIMS if c.name == "C8")
+    seen = Evidence([NetworkEvidence(0, {"base": xr.Dataset()}, None)])
+    verdicts = [judge(claim, seen), judge(dataclasses.replace(claim, needs=("sam",)), seen)]
+    report = Report("tiny", [NetworkPart(seen, NETWORK, load_embedded())], verdicts, [])
+    assert report.headline == "C8 did not hold; 1 not judged"
+    assert [v.claim.needs for v in report.failed] == [("base",)]
+    assert Report("tiny", [], [verdicts[1]], []).headline == "no claim was judged; 1 not judged"

@@ -1,0 +1,154 @@
+"""``python -m validate claims``: plans the runs that claims need on real networks, makes them, judges, reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim import choose_device
+from sim.device import describe_device
+from sim.runs import Run, require_writable
+from theory.command_line import InputError
+from validate.cifar10 import EMBEDDED_PER_CLASS, Images, load_embedded, load_full
+from validate.claims import CLAIMS, Claim, Evidence, Verdict, judge
+from validate.evidence import Store
+from validate.main_job import tell_outcome, with_choices
+from validate.plan import make_plan, minutes_left, roles_needed, seconds_a_gradient, table
+from validate.presets import preset_named
+from validate.report import NetworkPart, Report, print_verdicts, write_report
+from validate.roles import ROLES, Setting
+
+
+@dataclass(frozen=True)
+class ClaimsConfig:
+    """Judge the claims on real networks: make the runs they need, resumably, and write a report."""
+
+    network: tuple[str, ...] = ("mlp",)
+    """mlp, vgg11, resnet18, vit, several of them, or all."""
+    preset: str = "standard"
+    """quick, standard (embedded images, two cores) or paper (50,000 images, a GPU)."""
+    claims: tuple[str, ...] | None = None
+    """Claims by name, such as C3 or C4a; C4 means all its parts. All of the preset's when not given."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of the initial weights; the preset's when not given."""
+    lr: float | None = None
+    """Step size of the base run; the preset's when not given."""
+    roles: tuple[str, ...] = ()
+    """Roles of runs to make beside those that the claims need, such as squared or sam."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    data: Path | None = None
+    """Folder with the full CIFAR-10, as python -m validate data fetch fills it; the embedded images when not given."""
+    runs: Path = Path("runs")
+    """Folder of the run store; finished runs in it are read, half-made ones gone on with."""
+    report: Path = Path("report/claims")
+    """Folder for report.html and report.json."""
+    force: bool = False
+    """Make every run again."""
+    plan: bool = False
+    """Only say which runs there are to be, which exist, and how long the others take on this machine."""
+    list: bool = False
+    """Only list the claims."""
+
+
+def claims_job(config: ClaimsConfig) -> int:
+    """Judges claims; 0 when all that were judged hold, 1 when one does not."""
+    preset = preset_named(config.preset)
+    named = preset.claims if config.claims is None else config.claims
+    claims = claims_named(named)
+    if config.list:
+        print("\n".join(describe(claim) for claim in claims))
+        return 0
+    kinds = tuple(preset.settings) if config.network == ("all",) else config.network
+    settings = {kind: with_choices(preset.setting(kind), config.seeds, config.lr) for kind in kinds}
+    for role in config.roles:
+        if role not in ROLES:
+            raise InputError(f"--roles is {role}: give some of {', '.join(ROLES)}")
+    images = _images(config.data, settings)
+    device = choose_device(config.device)
+    if not config.plan:
+        require_writable(config.runs)
+        require_writable(config.report)
+    store = Store(config.runs, images, device, config.force)
+    print(f"opposing signals, claims, preset {config.preset}, {describe_device(device)}")
+    total = 0.0
+    for kind, setting in settings.items():
+        roles = roles_needed(claims, kind, config.roles)
+        plan = make_plan(setting, roles, config.runs)
+        gradient = seconds_a_gradient(setting.network, images, device)
+        total += minutes_left(plan, gradient)
+        print(f"\n{kind}: {len(setting.seeds)} seeds, {len(roles)} roles\n{table(plan, gradient)}")
+    if len(settings) > 1:
+        print(f"\nall networks: about {total:.0f} minutes left")
+    if config.plan:
+        return 0
+    return _make_and_judge(config, store, claims, settings)
+
+
+def _make_and_judge(config: ClaimsConfig, store: Store, claims: Sequence[Claim], settings: dict[str, Setting]) -> int:
+    parts: list[NetworkPart] = []
+    verdicts: list[Verdict] = []
+    runs: list[Run] = []
+    statements = [claim for claim in claims if not claim.needs]
+    if statements:
+        print("\ntwo-layer network")
+        two_layer = store.simulate()
+        of_theory = Evidence(two_layer={name: (of, run.data.load()) for name, (of, run) in two_layer.items()})
+        verdicts += [judge(claim, of_theory) for claim in statements]
+        runs += [run for _, run in two_layer.values()]
+    of_networks = [claim for claim in claims if claim.needs]
+    for kind, setting in settings.items():
+        print(f"\n{kind}")
+        evidence, made = store.train(kind, setting, roles_needed(of_networks, kind, config.roles))
+        parts.append(NetworkPart(evidence, setting.network, store.images))
+        verdicts += [judge(claim, evidence) for claim in of_networks]
+        runs += made
+    print()
+    print_verdicts(verdicts)
+    report = Report(config.preset, parts, verdicts, runs)
+    write_report(config.report, report)
+    return tell_outcome(config.report, report)
+
+
+def claims_named(names: Sequence[str] | None) -> list[Claim]:
+    """Claims by name, in the order of `CLAIMS`; a number alone means all its parts; all of the networks' when None.
+
+    Raises:
+        InputError: there is no claim of that name.
+    """
+    if names is None:
+        return [claim for claim in CLAIMS if claim.needs]
+    for name in names:
+        if not any(name in (claim.name, number_of(claim)) for claim in CLAIMS):
+            known = dict.fromkeys(number_of(claim) for claim in CLAIMS)
+            raise InputError(f"there is no claim {name}: give some of {', '.join(known)}, or a part such as C4a")
+    return [claim for claim in CLAIMS if claim.name in names or number_of(claim) in names]
+
+
+def number_of(claim: Claim) -> str:
+    """Name without the letter of the part."""
+    return claim.name.rstrip("abcdefgh")
+
+
+def describe(claim: Claim) -> str:
+    """A claim in lines: name, statement, statistic, threshold, control, roles, networks, figure."""
+    lines: dict[str, Any] = {
+        "statistic": claim.statistic,
+        "threshold": claim.bound,
+        "control": claim.control,
+        "runs": ", ".join((*claim.needs, *(f"two-layer {name}" for name in claim.simulations))),
+        "networks": ", ".join(claim.networks) if claim.networks else "all" if claim.needs else "the two-layer network",
+        "figure": claim.figure,
+    }
+    return "\n".join([f"{claim.name}  {claim.statement}", *(f"      {key + ':':10} {lines[key]}" for key in lines)])
+
+
+def _images(folder: Path | None, settings: dict[str, Setting]) -> Images:
+    wanted = max(setting.network.images_per_class for setting in settings.values())
+    if folder is None:
+        if wanted > EMBEDDED_PER_CLASS:
+            raise InputError(f"the preset takes {wanted} images a class: give --data the folder of the full CIFAR-10")
+        return load_embedded()
+    return load_full(folder)

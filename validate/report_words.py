@@ -1,0 +1,26 @@
+"""How the report puts verdicts and intervals into words, the same on the terminal and on the page."""
+
+from __future__ import annotations
+
+import math
+
+from validate.claims import Verdict
+
+
+def verdict_words(verdict: Verdict) -> str:
+    """Holds, FAILS or not judged, with the reason."""
+    if not verdict.judged:
+        return f"not judged: {verdict.reason}"
+    return "holds" if verdict.holds else f"FAILS: {verdict.reason}"
+
+
+def interval_words(interval: tuple[float, float]) -> str:
+    """Mean and interval, or the single value.
+
+    >>> interval_words((0.5, 1.5))
+    '1 [0.5, 1.5]'
+    """
+    low, high = interval
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "undefined"
+    return f"{low:.3g}" if low == high else f"{(low + high) / 2:.3g} [{low:.3g}, {high:.3g}]"
