@@ -204,6 +204,18 @@ def test_f10_and_f11_give_each_rule_s_swing_at_equal_loss() -> None:
         assert float(re.search(words, module.caption(doubled)).group(1)) == pytest.approx(2 * swing, rel=0.1)  # type: ignore[union-attr]
 
 
+def test_f10_and_f11_compare_with_gradient_descent_by_plain_ratios() -> None:
+    # Steps along the top eigenvector are planted: 0.01 under Adam, up to 0.07 under descent at its edge.
+    step = float(re.search(r"eigenvector is ([\d.]+) ", caption_of(f10_adam)).group(1))  # type: ignore[union-attr]
+    assert 0.1 < step < 0.2
+    caption = caption_of(f11_split_sgd)
+    base, split = (
+        float(re.search(rf"{name} \(η.*?swing ([\d.]+)", caption).group(1)) for name in ("descent", "SplitSGD")
+    )  # type: ignore[union-attr]
+    ratio = float(re.search(r"swing over gradient descent's: ([\d.]+)", caption).group(1))  # type: ignore[union-attr]
+    assert ratio == pytest.approx(split / base, rel=0.2)
+
+
 def test_f11_says_where_a_rule_never_gets_to_the_loss() -> None:
     slow = runs_with(split_sgd=tiny_network(swing=0.0, decay=0.1))
     caption = f11_split_sgd.caption(slow)
