@@ -295,10 +295,11 @@ def tail_table(data: xr.Dataset, config: TailConfig) -> str:
     agree = (data["predicted_onset"].notnull() == data["onset"].notnull()).values
     low, high = stats.binomtest(int(agree.sum()), agree.size).proportion_ci(method="wilson")
     onset, amplitude = (float(data[f"population_{name}"].values.ravel()[0]) for name in ("onset", "amplitude"))
+    population = f"onset at step {onset:g}, amplitude {amplitude:.3g}" if math.isfinite(onset) else "no onset"
     lines += [
         f"theory, from each sample's second moments, says rightly of {agree.mean():.1%} [{low:.1%}, {high:.1%}] of the "
         "runs whether they oscillate.",
-        f"Population: onset at step {onset:g}, amplitude {amplitude:.3g}, whatever the tail and the fraction.",
+        f"Population, whatever the tail and the fraction: {population}.",
         "other's sample: the same count for the prediction made from the next seed's sample, the control.",
         "onset spread: standard deviation of ln(onset step) over the samples within a fraction; as drawn → rescaled.",
     ]

@@ -209,7 +209,7 @@ def test_the_command_killed_from_outside_at_random_times_prints_the_same_table(t
             command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
         ) as process:
             try:
-                process.wait(draw.uniform(0, 1.2 * seconds))
+                process.wait(draw.uniform(0.2, 0.8) * seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
