@@ -63,6 +63,7 @@ def draw(runs: Runs) -> Figure:
         grid = figure.add_gridspec(2, 3, width_ratios=(1, 1.1, 1.1))
         upper = figure.add_subplot(grid[0, 0])
         _over_steps(upper, figure.add_subplot(grid[1, 0], sharex=upper), path)
+        figure.align_ylabels(figure.axes)
         across, growth = figure.add_subplot(grid[:, 1]), figure.add_subplot(grid[:, 2])
         _across_valley(across, path)
         _growth(growth, seeds[0])
@@ -87,7 +88,8 @@ def caption(runs: Runs) -> str:
         f"that changes sign every step. Left: x and the mean losses of the two groups. Middle: over "
         f"{len(first.steps)} steps the groups trade places along v while the loss of all examples hardly moves; dark: "
         f"½λx² with λ = {first.sharpness:.1f} measured. The slope of the gap on x is {spread(slopes, 1)} nats a unit, "
-        f"{spread(ratios)} of |⟨g₊ − g₋, v⟩| from the groups' gradients (theory: the gap is linear in x). Right: each "
+        f"{spread(ratios)} times |⟨g₊ − g₋, v⟩| from the groups' gradients at the iterates, the ends of the path (1 if "
+        f"the gap is linear in x, as in theory; above 1 where losses flatten towards the ends). Right: each "
         f"displacement along the bounce on the one before, from the crossing to the edge's end: factor "
         f"{spread(growth)}, against 1 − ηλ = {spread(predicted)} (dark) with λ the curvature along it. Measured less "
         f"predicted: {spread(GROWTH.measure(found))} (with the bulk's eigenvalues as λ: "
@@ -183,7 +185,7 @@ def _growth(axes: Axes, seed: NetworkEvidence) -> None:
         color="#666666",
     )
     axes.set(xlim=ends, ylim=ends, xlabel="x at a step", ylabel="x a step later")
-    axes.set_title(f"each step multiplies x by {np.median(found.growth):.2f}".replace("-", "−"))
+    axes.set_title(f"measured: $x_{{t+1}}$ ≈ {np.median(found.growth):.2f} $x_t$".replace("-", "−"))
 
 
 ENTRY = FigureEntry(

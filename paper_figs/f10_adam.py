@@ -56,7 +56,8 @@ def draw(runs: Runs) -> Figure:
             swing_against_loss(right, runs.networks[role], pairs, colour=ROLE_COLOURS[role], label=ROLE_NAMES[role])
         mark_equal_loss(right, first)
         figure.legend(*whole[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
-        right.legend(loc="upper left", bbox_to_anchor=(0, 0.85))
+        right.set_ylim(top=8 * right.get_ylim()[1])
+        right.legend(loc="upper left")
     return figure
 
 
@@ -84,8 +85,8 @@ def caption(runs: Runs) -> str:
 def _steps_in_words(seeds: list[NetworkEvidence]) -> str:
     if any("step_along_top" not in seed.runs[role] for seed in seeds for role in ROLES):
         return ""
-    ratios = [step_ratio(seed, crossing_windows(seed.run, "F10"), "adam") for seed in seeds]
-    return f" Adam's step along the top eigenvector is {spread(ratios, 3)} of gradient descent's there."
+    ratios = [10 ** step_ratio(seed, crossing_windows(seed.run, "F10"), "adam") for seed in seeds]
+    return f" Adam's step along the top eigenvector is {spread(ratios, 4)} of gradient descent's there."
 
 
 def _require(runs: Runs) -> list[NetworkEvidence]:

@@ -65,7 +65,7 @@ def caption(runs: Runs) -> str:
             f"{ROLE_NAMES[role]} (η = {number(of_role[0].attrs['lr'])}): swing {swing}, "
             f"loss after {of_role[0].sizes['step']} steps {last}"
         )
-    ratios = [amplitude_ratio(seed, crossing_windows(seed.run, "F11"), "split_sgd") for seed in seeds]
+    ratios = [10 ** amplitude_ratio(seed, crossing_windows(seed.run, "F11"), "split_sgd") for seed in seeds]
     high, low = compared_losses(seeds[0])
     return (
         f"Full-batch training of the same network from the same weights on {base.sizes['example']:,} images under each "

@@ -88,14 +88,18 @@ def _normalisation_in_words(runs: Runs) -> str:
         return "Batch norm: not measured (no runs with and without it)."
     plain = runs.networks["no_batch_norm"]
     found = Evidence(evidence(runs, "F12", crossing=False)[: len(plain)])
-    with np.errstate(invalid="ignore"):  # as below
-        ratios, random_ratios = IMBALANCE.measure(found), IMBALANCE.measure_control(found)
+    ratios, random_ratios = IMBALANCE.measure(found), IMBALANCE.measure_control(found)
+    compared = (
+        f"At equal loss it is {spread(ratios)} times as large with batch norm as without (random groups in the place "
+        f"of the opposing ones: {spread(random_ratios)})."
+        if np.isfinite(ratios).any()
+        else "At equal loss: not measured (the runs share too few epochs)."
+    )
     return (
         f"Right: SGD with minibatches, with and without batch norm ({plain[0].sizes['example']:,} images): variance, "
         f"over minibatches, of the gap between the parts of two groups that a minibatch holds, over that of random "
         f"groups (dashed); over {LEAST_EPOCHS} epochs a point, groups ({GROUP_SHARE:.0%} of the examples each) chosen "
-        f"on the first half of them, judged on the second. At equal loss it is {spread(ratios)} times as large with "
-        f"batch norm as without (random groups in the place of the opposing ones: {spread(random_ratios)})."
+        f"on the first half of them, judged on the second. {compared}"
     )
 
 
@@ -149,11 +153,8 @@ def _imbalances(axes: Axes, runs: Runs) -> None:
 def _imbalance_over_training(run: xr.Dataset, seed: int) -> tuple[Array, Array]:
     """Mean loss and imbalance of stretches of epochs; in each, groups are chosen on its first half."""
     table, batch = by_epoch(run)
-    rng = np.random.default_rng(seed)
     stretches = [slice(i, i + LEAST_EPOCHS) for i in range(0, len(table) - LEAST_EPOCHS + 1, LEAST_EPOCHS // 2)]
-    # A minibatch that holds nothing of a group has no mean of it (0/0), and is left out there.
-    with np.errstate(invalid="ignore"):
-        found = [(table[epochs].mean(), imbalance(table[epochs], batch[epochs], rng)[0]) for epochs in stretches]
+    found = [(table[epochs].mean(), imbalance(table[epochs], batch[epochs], seed)[0]) for epochs in stretches]
     losses, values = np.array(found, dtype=np.float64).reshape(-1, 2).T
     return losses, values
 

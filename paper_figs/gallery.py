@@ -54,7 +54,11 @@ def read_verdicts(report: Path) -> list[dict[str, Any]]:
 
 
 def verdicts_of(entry: FigureEntry, verdicts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """(claim, holds / fails / not judged, statement) of the claims behind a figure; C4 stands for C4a and C4b too."""
+    """(claim, holds / fails / not judged, statement) of the claims behind a figure; C4 stands for C4a and C4b too.
+
+    Where claims were judged on several kinds of network, the kind stands after the claim.
+    """
+    several = len({verdict["network"] for verdict in verdicts if verdict.get("network")}) > 1
     named = {name.strip() for name in entry.claims.split(",")}
     found = []
     for verdict in verdicts:
@@ -62,7 +66,8 @@ def verdicts_of(entry: FigureEntry, verdicts: Sequence[Mapping[str, Any]]) -> li
         if match and {match.group(), verdict["claim"]} & named:
             judged = verdict.get("judged", True)
             state = "holds" if verdict.get("holds") else "fails" if judged else "not judged"
-            found.append((verdict["claim"], state, str(verdict.get("statement", ""))))
+            of_kind = f" {verdict['network']}" if several and verdict.get("network") else ""
+            found.append((f"{verdict['claim']}{of_kind}", state, str(verdict.get("statement", ""))))
     return found
 
 

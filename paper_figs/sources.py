@@ -12,9 +12,7 @@ import torch
 from paper_figs.entry import FigureEntry
 from sim import obtain_run, run_two_layer
 from sim.runs import list_runs
-from sim.sweeps import PhaseConfig, Study, TailConfig, make_sweep
-from sim.sweeps.amplitude import AmplitudeConfig
-from sim.sweeps.chebyshev import ChebyshevConfig
+from sim.sweeps import AmplitudeConfig, ChebyshevConfig, PhaseConfig, Study, TailConfig, make_sweep
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.evidence import Store

@@ -10,7 +10,17 @@ from typing import Any
 
 import torch
 
-from sim.sweeps import OptimisersConfig, PhaseConfig, SampleSizeConfig, ShapeConfig, Study, TailConfig, make_sweep
+from sim.sweeps import (
+    AmplitudeConfig,
+    ChebyshevConfig,
+    OptimisersConfig,
+    PhaseConfig,
+    SampleSizeConfig,
+    ShapeConfig,
+    Study,
+    TailConfig,
+    make_sweep,
+)
 
 SMALL: dict[str, Study] = {
     "phase": PhaseConfig(betas=(2.0, 3.0, 4.0), lrs=3, seeds=(0, 1), d1=5, steps=60),
@@ -22,6 +32,10 @@ SMALL: dict[str, Study] = {
     "optimisers": OptimisersConfig(
         rules=("gd", "adam", "split_sgd"), seeds=(0, 1), choices=4, examples=900, d1=3, steps=250
     ),
+    "amplitude": AmplitudeConfig(
+        spike_lrs=(0.045,), edge_lrs=(0.08, 0.09), seeds=(0, 1), examples=900, spike_steps=150, edge_steps=80
+    ),
+    "chebyshev": ChebyshevConfig(examples=10, hidden=(6,), steps=21, seeds=(0, 1)),
 }
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import xarray as xr
 
+from paper_figs.runs import Runs
 from validate.cifar10 import CLASSES, Images, load_embedded
 from validate.probes import COLOURS
 
@@ -126,3 +130,26 @@ def _add_probes(data: xr.Dataset, rng: np.random.Generator) -> None:
     data.coords["probed"], data.coords["colour"], data.coords["class"] = probed, list(COLOURS), list(CLASSES)
     data["colour_probability"] = ("probed", "colour", "class"), np.exp(odds) / np.exp(odds).sum(-1, keepdims=True)
     data["feature_norm"] = ("probed", "example"), norms
+
+
+MAKERS: Mapping[str, Callable[[int], xr.Dataset]] = {
+    "base": tiny_network,
+    "edge": tiny_edge,
+    "adam": functools.partial(tiny_network, lr=1e-4, swing=0.001, decay=2.0),
+    "momentum": functools.partial(tiny_network, lr=0.095, swing=0.8, decay=3.0),
+    "momentum_dampened": functools.partial(tiny_network, swing=0.001, decay=1.1),
+    "split_sgd": functools.partial(tiny_network, swing=0.002, decay=1.5),
+    "label_smoothing": functools.partial(tiny_network, swing=0.5, crossing=250),
+    "squared": functools.partial(tiny_network, swing=0.2, top_sharpness=39.0),
+    "no_batch_norm": tiny_minibatches,
+    "batch_norm": functools.partial(tiny_minibatches, swing=0.2),
+    "without_opposing": functools.partial(tiny_network, crossing=300, removed=30),
+    "without_random": functools.partial(tiny_network, crossing=210, removed=30),
+    "without_hardest": functools.partial(tiny_network, crossing=180, removed=30),
+}
+
+
+def runs_with(**changed: xr.Dataset) -> Runs:
+    """Two seeds of every role; a role given here has that run for both."""
+    networks = {role: (make(0), make(1)) for role, make in MAKERS.items()}
+    return Runs(networks=networks | {role: (run, run) for role, run in changed.items()}, images=tiny_images())

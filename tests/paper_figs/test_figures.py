@@ -107,6 +107,12 @@ def test_the_phase_diagram_counts_cells_that_contradict_the_boundaries(runs: Run
     caption = FIGURES["F15"].caption(Runs(sweeps={"phase": sweep}))
     shares = [float(share) for share in re.findall(r"\(([\d.]+)%\)", caption)]
     assert shares == [100.0, 0.0, 0.0]
+    # The cells below every boundary, counted from α = 20 alone: S = α‖β‖, and c(0) = 1 at the start.
+    alpha, below = 20.0, 0
+    for beta, descent in zip(sweep["beta"].values, sweep["descent_boundary"].values[:, 0], strict=True):
+        lrs = sweep["relative"].values * 2 / (alpha * beta)
+        below += int((lrs < np.nanmin([2 / (alpha * beta), descent, 2 / alpha])).sum())
+    assert f"Below every boundary {below} of {below} " in caption
 
 
 def test_predictions_from_another_step_size_leave_the_line_of_equality(runs: Runs) -> None:

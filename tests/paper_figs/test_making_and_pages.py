@@ -159,6 +159,12 @@ def test_a_claim_s_verdict_stands_beside_its_figure_and_not_beside_others() -> N
         {"claim": "C4a", "holds": False, "judged": False, "statement": "s"},
     ]
     assert verdicts_of(entry, verdicts) == [("C1a", "holds", "s"), ("C4b", "fails", "s"), ("C4a", "not judged", "s")]
+    both = [{"claim": "C1a", "holds": True, "network": kind} for kind in ("mlp", "vgg11")]
+    assert [name for name, _, _ in verdicts_of(entry, [*both, {"claim": "C1b", "network": ""}])] == [
+        "C1a mlp",
+        "C1a vgg11",
+        "C1b",
+    ]
 
 
 def test_the_gallery_stands_alone_escapes_and_shows_verdicts(tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ def test_spikes_are_predicted_before_the_run_and_not_by_another_step_size(amplit
 def test_heights_are_the_amplitudes_in_the_edge_s_units(amplitudes: xr.Dataset) -> None:
     measured = amplitudes["spike_height"] / amplitudes["predicted_height"]
     np.testing.assert_allclose(measured, (amplitudes["spike"] / amplitudes["predicted_spike"]) ** 2)
+    # α̂ of a sample of light tail lies near α: a factor of two would not.
+    of_sample = amplitudes["spike_height"] / (4 * amplitudes["spike_lr"] * AMPLITUDES.alpha * amplitudes["spike"] ** 2)
+    np.testing.assert_allclose(of_sample, 1, atol=0.3)
     unit = amplitudes["settled_height"] / amplitudes["settled"]
     np.testing.assert_allclose(unit, 4 * 0.08 * AMPLITUDES.alpha * np.ones((1, 3)))
     told = amplitudes["predicted_settled_height"] / amplitudes["predicted_settled"]
