@@ -196,8 +196,12 @@ def test_sam_updates_batch_norms_statistics_once_a_step() -> None:
 
 def test_sam_at_a_stationary_point_stays() -> None:
     weights = torch.nn.Parameter(torch.zeros(3))
-    weights.grad = torch.zeros(3)
-    OptimizerChoice("sam").factory()([weights], lr=0.1).step(lambda: None)  # type: ignore[arg-type, return-value]
+
+    def half_square() -> None:
+        weights.grad = weights.detach().clone()
+
+    half_square()
+    OptimizerChoice("sam").factory()([weights], lr=0.1).step(half_square)  # type: ignore[arg-type, call-overload]
     assert torch.equal(weights, torch.zeros(3))
 
 
