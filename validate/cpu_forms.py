@@ -13,10 +13,10 @@ earlier or later. CPU seconds a step are those of one thread on a machine that w
 How far from quadratic these losses are: ResNet-18's curvature along its top eigenvector (η = 0.01, 60 images, step 30)
 is the eigenvalue within 0.01 of it, seven tenths of it within 0.03, and a seventh within 0.1. So its loss does not
 begin to rise where ηλ crosses 2 but some tens of steps later (η = 0.01: crossing at 22, first rise between 50 and 60).
-With ReLU and batch norm the loss rises in single steps at half the threshold (vgg11_bn, η = 0.005, 10 images a class: 2
-of 80 steps with ReLU, none with GELU); kinks, whose curvature is not in the Hessian, may be why. So ResNet-18 takes GELU.
-VGG-11 with batch norm crosses early or not at all: with GELU, η = 0.005 and 10 images a class its sharpness is about 100
-at step 10 and near 200 from step 60 on, as the loss falls; on another seed, 20 images, η = 0.011, 70 at steps 20 and 30.
+With ReLU and batch norm the loss rises in single steps at half the threshold (vgg11_bn, η = 0.005, 10 images a class:
+2 of 80 steps with ReLU, none with GELU); kinks, whose curvature the Hessian lacks, may be why. ResNet-18 takes GELU.
+VGG-11 with batch norm crosses early or not at all: with GELU, η = 0.005, 10 images a class its sharpness is about 100
+at step 10 and near 200 from step 60 on, as the loss falls; on another seed, 20 images, η = 0.011, 70 at step 30.
 
 Not measured: other seeds, the other optimisers, two idle cores.
 """

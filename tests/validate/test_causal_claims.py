@@ -150,8 +150,9 @@ def test_an_epoch_is_put_together_from_its_minibatches(n: int, size: int) -> Non
 
 
 def test_without_opposing_groups_the_imbalance_is_that_of_random_groups() -> None:
+    """Over few epochs: an epoch that groups were chosen on and judged on too would lift it far above 1."""
     values = []
-    for seed in range(5):
+    for seed in range(8):
         table, batch = by_epoch(minibatches(seed, bounce=0.0))
-        values.append(imbalance(table, batch, seed)[0])
+        values.append(imbalance(table[:6], batch[:6], seed)[0])
     assert np.median(values) == pytest.approx(1, abs=0.35)

@@ -62,6 +62,14 @@ def test_the_amplitude_is_that_of_the_planted_bounce(bounce: float, seed: int) -
     assert found == pytest.approx(bounce, rel=1e-3)
 
 
+def test_groups_are_not_judged_on_the_steps_that_they_were_chosen_on() -> None:
+    """Pure noise σ: a gap of two means of 20 has variance σ²/10, its alternating part (1 + 4 + 1)/16 of that."""
+    noise = run(200, speed=0.0, n=400)
+    noise["loss"].values += np.random.default_rng(1).normal(size=(200, 400))
+    found = [gap_amplitude(noise, slice(i, i + 24)) for i in range(0, 168, 24)]
+    assert np.mean(found) == pytest.approx((0.1 * 6 / 16) ** 0.5, rel=0.2)
+
+
 def test_a_trend_is_no_bounce() -> None:
     assert np.abs(alternating_part(np.linspace(3, 0, 50))).max() < 1e-12
     assert gap_amplitude(run(60, speed=0.05), slice(10, 50)) < 1e-5
