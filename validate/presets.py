@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim import Architecture, TwoLayerConfig
 from sim.batches import Batches
 from theory.command_line import InputError
+from validate.cpu_forms import CPU_FORMS
 from validate.edge_probe import EdgeMeasurements
 from validate.network_run import NetworkConfig
 from validate.roles import Setting
@@ -58,19 +59,9 @@ class Preset:
         return next(iter(self.settings.values())).base(seed)
 
 
-def _measured(
-    kind: str, *, lr: float, steps: int, images: int, width: float = 1.0, depth: int | None = None
-) -> NetworkConfig:
+def _measured(kind: str) -> NetworkConfig:
     """A CPU-sized base run with all that the claims read: snapshots for the edge study, probes, step lengths."""
-    return NetworkConfig(
-        architecture=Architecture(kind, width=width, depth=depth),  # type: ignore[arg-type]
-        images_per_class=images,
-        lr=lr,
-        steps=steps,
-        snapshot_every=30,
-        probe_every=10,
-        step_lengths=True,
-    )
+    return replace(CPU_FORMS[kind], snapshot_every=30, probe_every=10, step_lengths=True)
 
 
 def _full(kind: str, *, lr: float) -> NetworkConfig:
@@ -99,20 +90,10 @@ PRESETS: Mapping[str, Preset] = {
     "quick": Preset({"mlp": Setting(NetworkConfig(), seeds=(7, 8, 9))}, QUICK_CLAIMS),
     "standard": Preset(
         {
-            "mlp": Setting(_measured("mlp", lr=0.05, steps=420, images=200), _SEEDS, batch=100),
-            "vgg11": Setting(
-                _measured("vgg11", lr=0.03, steps=320, images=20, width=0.125),
-                _SEEDS[:3],
-                batch=20,
-                sgd_lr=0.02,
-                edge=_FEWER,
-            ),
-            "resnet18": Setting(
-                _measured("resnet18", lr=0.02, steps=260, images=15, width=0.0625), _SEEDS[:3], edge=_FEWER
-            ),
-            "vit": Setting(
-                _measured("vit", lr=0.02, steps=260, images=15, width=0.25, depth=1), _SEEDS[:3], edge=_FEWER
-            ),
+            "mlp": Setting(_measured("mlp"), _SEEDS, batch=100),
+            "vgg11": Setting(_measured("vgg11"), _SEEDS[:3], batch=20, sgd_lr=0.02, edge=_FEWER),
+            "resnet18": Setting(_measured("resnet18"), _SEEDS[:3], edge=_FEWER),
+            "vit": Setting(_measured("vit"), _SEEDS[:3], edge=_FEWER),
         }
     ),
     # Not run yet: no card was at hand.
