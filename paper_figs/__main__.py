@@ -38,6 +38,8 @@ class DrawConfig:
     """Name of the network's run, for figures that draw from one; the preset's first seed when not given."""
     two_layer: str | None = None
     """Name of the two-layer network's run; the preset's when not given."""
+    data: Path | None = None
+    """Folder of the full CIFAR-10, which preset paper needs; the embedded images when not given."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class AllConfig:
     """Folder of the run store; finished runs in it are read, not made again."""
     report: Path = Path("report")
     """Folder of the main job's report, whose verdicts the gallery page shows if it is there."""
+    data: Path | None = None
+    """Folder of the full CIFAR-10, which preset paper needs; the embedded images when not given."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -90,7 +94,7 @@ def draw_command(config: DrawConfig) -> int:
     """Draws the figures asked for."""
     entries = _entries(config.figures)
     named = {"network": config.network, "two_layer": config.two_layer}
-    sources = Sources(config.runs, config.preset)
+    sources = Sources(config.runs, config.preset, config.data)
     read = read_needs(sources, entries, {need: name for need, name in named.items() if name})
     require_writable(config.out)
     for entry in entries:
@@ -109,12 +113,12 @@ def make_command(config: MakeConfig) -> int:
 
 
 def _make_and_draw(config: AllConfig, names: Sequence[str]) -> int:
-    entries, sources = _entries(names), Sources(config.runs, config.preset)
+    entries, sources = _entries(names), Sources(config.runs, config.preset, config.data)
     require_writable(config.out)
     if not config.only_draw:
         possible = [entry for entry in entries if not sources.unmade(entry)]
         make_missing(sources, possible, choose_device(config.device))
-        sources = Sources(config.runs, config.preset)  # names that are derived from runs are known now
+        sources = Sources(config.runs, config.preset, config.data)  # names that are derived from runs are known now
     left_out: dict[str, str] = {}
     for entry in entries:
         try:

@@ -13,7 +13,6 @@ from paper_figs.runs import Runs
 from paper_figs.sources import Sources
 from sim.runs import Run, read_run
 from theory.command_line import InputError
-from validate.cifar10 import load_embedded
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
         network=loaded["network"][0] if "network" in loaded else None,
         two_layer=loaded["two_layer"][0] if "two_layer" in loaded else None,
         two_layer_config=behind["two_layer"][0].config if "two_layer" in behind else None,
-        images=load_embedded() if "images" in needed else None,
+        images=sources.images() if "images" in needed else None,
         networks=networks,
         sweeps=sweeps,
     )

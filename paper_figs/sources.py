@@ -14,7 +14,7 @@ from sim import obtain_run, run_two_layer
 from sim.runs import list_runs
 from sim.sweeps import AmplitudeConfig, ChebyshevConfig, PhaseConfig, Study, TailConfig, make_sweep
 from theory.command_line import InputError
-from validate.cifar10 import load_embedded
+from validate.cifar10 import Images, load_embedded, load_full
 from validate.evidence import Store
 from validate.plan import PlannedRun, derive, make_plan
 from validate.presets import PRESETS, TWO_LAYER_RUNS, two_layer_name
@@ -77,6 +77,7 @@ class Sources:
     Attributes:
         runs: folder of the run store.
         preset: quick, standard or paper.
+        data: folder of the full CIFAR-10; the embedded images when not given.
 
     Raises:
         InputError: there is no such preset.
@@ -84,6 +85,7 @@ class Sources:
 
     runs: Path
     preset: str = "quick"
+    data: Path | None = None
 
     def __post_init__(self) -> None:
         if self.preset not in SWEEPS:
@@ -99,7 +101,7 @@ class Sources:
         if kind == "sweeps":
             return next(((self._sweep(s, t),) for s, t in SWEEPS[self.preset] if s.name == name), None)
         if kind == "networks":
-            return tuple(_stored(run, self._setting(name)) for run in self._plan if run.role == name) or None
+            return tuple(self._stored(run, self._setting(name)) for run in self._plan if run.role == name) or None
         if need == "network":
             return (self._main_job_network(),)
         if need == "two_layer":
@@ -114,6 +116,18 @@ class Sources:
     def unmade(self, entry: FigureEntry) -> list[str]:
         """The needs of a figure that no command makes at this preset."""
         return [need for need in entry.needs if self.of(need) is None]
+
+    def images(self) -> Images:
+        """The images that the networks chose theirs from.
+
+        Raises:
+            InputError: the preset trains on more than the embedded ones, and no folder was given.
+        """
+        if self.data is not None:
+            return load_full(self.data)
+        if self.preset == "paper":
+            raise InputError("preset paper trains on 50,000 images: give --data the folder of the full CIFAR-10")
+        return load_embedded()
 
     @cached_property
     def there(self) -> frozenset[str]:
@@ -144,7 +158,14 @@ class Sources:
         setting = next(iter(PRESETS[self.preset].settings.values()))
         setting = replace(setting, seeds=setting.seeds[:1])
         (planned,) = make_plan(setting, ("base",), self.runs)
-        return _stored(planned, setting)
+        return self._stored(planned, setting)
+
+    def _stored(self, planned: PlannedRun, setting: Setting) -> StoredRun:
+        derived = ROLES[planned.role].derive_from_run is not None
+        name = planned.config.name if planned.config else f"({planned.role} of seed {planned.seed}, from its base run)"
+        seconds = planned.gradients * _SECONDS_A_GRADIENT.get(setting.network.architecture.kind, 0.1)
+        make = partial(_make_network, self.images, planned.role, setting, planned.seed)
+        return StoredRun(name, make, seconds, derived)
 
     def _sweep(self, study: Study, seconds: float) -> StoredRun:
         # Units are shared between presets; the data put together have a folder a preset.
@@ -158,15 +179,10 @@ def _kind(role: str) -> str:
     return "mlp" if kinds is None or "mlp" in kinds else kinds[0]
 
 
-def _stored(planned: PlannedRun, setting: Setting) -> StoredRun:
-    derived = ROLES[planned.role].derive_from_run is not None
-    name = planned.config.name if planned.config else f"({planned.role} of seed {planned.seed}, from its base run)"
-    seconds = planned.gradients * _SECONDS_A_GRADIENT.get(setting.network.architecture.kind, 0.1)
-    return StoredRun(name, partial(_make_network, planned.role, setting, planned.seed), seconds, derived)
-
-
-def _make_network(role: str, setting: Setting, seed: int, runs: Path, device: torch.device) -> None:
-    store, base = Store(runs, load_embedded(), device), None
+def _make_network(
+    images: Callable[[], Images], role: str, setting: Setting, seed: int, runs: Path, device: torch.device
+) -> None:
+    store, base = Store(runs, images(), device), None
     if ROLES[role].derive_from_run is not None:
         data = store.obtain(setting.base(seed), None).data
         if (windows := find_windows(data)) is None:

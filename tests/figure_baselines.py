@@ -9,7 +9,6 @@ from figure_runs import tiny_runs
 from matplotlib.figure import Figure
 
 from paper_figs.registry import FIGURES
-from paper_figs.small_pictures import small_picture
 from paper_figs.style import style
 
 FOLDER = Path(__file__).parent / "paper_figs" / "baselines"
@@ -17,11 +16,10 @@ DPI = 60
 
 
 def save_baseline(name: str) -> None:
-    """Draws a figure from the small runs, in few colours, since these files are kept."""
+    """Draws a figure from the small runs."""
     path = FOLDER / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
     save_small(FIGURES[name].draw(tiny_runs()), path)
-    path.write_bytes(small_picture(path, 10_000))
 
 
 def save_small(figure: Figure, path: Path) -> None:

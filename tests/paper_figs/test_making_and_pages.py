@@ -118,6 +118,12 @@ def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
         list_command(ListConfig(preset="huge", runs=tmp_path))
 
 
+def test_the_paper_preset_asks_for_its_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give --data the folder of the full CIFAR-10"):
+        Sources(tmp_path, "paper").images()
+    assert len(Sources(tmp_path, "standard").images().labels) == 2000
+
+
 @pytest.mark.parametrize("preset", SWEEPS)
 def test_every_need_of_every_figure_has_a_command_at_every_preset(preset: str, tmp_path: Path) -> None:
     of_preset = Sources(tmp_path, preset)
