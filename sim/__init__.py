@@ -2,6 +2,7 @@
 
 from sim.arithmetic import Arithmetic
 from sim.batched_descent import descend_batch
+from sim.batched_networks import descend_networks
 from sim.batches import Batches
 from sim.checkpoints import Checkpoints
 from sim.device import choose_device
@@ -37,6 +38,7 @@ __all__ = [
     "choose_device",
     "descend",
     "descend_batch",
+    "descend_networks",
     "list_runs",
     "mlp",
     "obtain_resumable_run",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -61,6 +61,17 @@ RULES: dict[str, tuple[Callable[[Tensor], update_rules.Rule], OptimizerFactory]]
     own_data=st.booleans(),
     own_order=st.booleans(),
     together=st.integers(1, 4),
+)
+@example(
+    rule="descent",
+    hidden=[5],
+    activation="tanh",
+    loss=LossRule(),
+    size=7,
+    chunk=3,
+    own_data=True,
+    own_order=True,
+    together=2,
 )
 def test_every_run_is_that_of_sim_descend_alone(
     rule: str,
