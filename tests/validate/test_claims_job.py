@@ -115,6 +115,15 @@ def test_every_need_is_a_role_and_every_configuration_has_its_own_name() -> None
             assert all(c.seed == 0 for c in derived)
 
 
+def test_momentum_has_the_threshold_of_gradient_descent() -> None:
+    """2(1 + μ)/η′ of the role against 2/η of the base run (T13); the gentle run has ten times the threshold."""
+    base = SETTING.base(0)
+    derive = {name: role.derive for name, role in ROLES.items()}
+    momentum, gentle = (derive[name](SETTING, base) for name in ("momentum", "gentle"))  # type: ignore[misc]
+    assert 2 * (1 + momentum.optimizer.momentum) / momentum.lr == pytest.approx(2 / base.lr)
+    assert gentle.lr == pytest.approx(base.lr / 10)
+
+
 def test_every_claim_is_described_whole() -> None:
     for claim in CLAIMS:
         words = describe(claim)
@@ -159,7 +168,7 @@ def test_every_label_on_the_page_is_escaped(tmp_path: Path) -> None:
         statistic=HOSTILE,
         bound=Bound(low=1.0),
         control=HOSTILE,
-        measure=lambda e: [2.0],
+        measure=lambda e: [0.5],
         measure_control=lambda e: [0.0],
         figure=HOSTILE,
         needs=("base",),
