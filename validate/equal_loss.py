@@ -50,7 +50,7 @@ def alternating_part(series: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
     >>> alternating_part([1.0, -1.0, 1.0, -1.0])
     array([-1.,  1.])
-    >>> alternating_part([1.0, 2.0, 3.0])
+    >>> abs(alternating_part([1.0, 2.0, 3.0]))
     array([0.])
     """
     return np.asarray(-np.diff(np.asarray(series, dtype=np.float64), 2) / 4)

@@ -141,7 +141,8 @@ def test_a_claim_without_its_runs_is_not_judged_and_never_holds(claim, evidence:
         last = evidence.networks[-1]
         some = [dataclasses.replace(e, runs=dict.fromkeys(claim.needs, e.run)) for e in evidence.networks]
         some[-1] = dataclasses.replace(last, runs={k: last.run for k in claim.needs if k != role})
-        verdict = judge(claim, dataclasses.replace(evidence, networks=some))
+        kind = claim.networks[0] if claim.networks else "mlp"
+        verdict = judge(claim, dataclasses.replace(evidence, networks=some, kind=kind))
         assert not verdict.judged
         assert not verdict.holds
         assert not verdict.failed
