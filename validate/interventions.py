@@ -22,7 +22,7 @@ from theory.command_line import InputError
 from validate.cifar10 import Images, first_of_each_class
 from validate.network_run import NetworkConfig, network_inputs, trained_network
 from validate.singular_directions import singular_directions
-from validate.windows import Windows
+from validate.windows import Windows, first_crossing
 
 Indices = npt.NDArray[np.int64]
 Kind = Literal["remove", "down_weight", "clip", "relabel", "recolour"]
@@ -199,8 +199,6 @@ def outcome(config: NetworkConfig, data: xr.Dataset, images: Images, device: tor
     """
     mean = np.asarray(data["loss"].values, dtype=np.float64).mean(1)
     above = mean > 1.1 * np.minimum.accumulate(mean)
-    sharp = data["sharpness_iterate"].values * config.lr / 2 >= 1
-    crossed = np.flatnonzero(sharp[1:] & ~sharp[:-1]) + 1
     left = held_out(images, config.images_per_class)
     accuracy = float("nan")
     if left.labels.size:
@@ -209,7 +207,7 @@ def outcome(config: NetworkConfig, data: xr.Dataset, images: Images, device: tor
             found = network(network_inputs(config.architecture, left).to(device)).argmax(1).cpu().numpy()
         accuracy = float((found == left.labels).mean())
     return Outcome(
-        crossing=int(data["measured"].values[crossed[0]]) if crossed.size else None,
+        crossing=first_crossing(data),
         spikes=int((above[1:] & ~above[:-1]).sum()),
         accuracy=accuracy,
         least_loss=float(mean.min()),

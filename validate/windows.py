@@ -17,7 +17,7 @@ class Windows:
     """Half-open stretches of steps.
 
     Attributes:
-        crossing: first measured step at which ηλ/2 ≥ 1 at the iterate and was below 1 at the measurement before.
+        crossing: step of the first crossing of 2/η from below.
         before: from 130 to 30 steps before the crossing, from the start on where there are fewer; at least 20 steps.
         select: the 75 steps from the crossing on, in which groups are chosen.
         evaluate: the 75 steps after those, in which the chosen groups are judged: choice and judgement share no step.
@@ -33,19 +33,23 @@ class Windows:
     early: slice
 
 
-def find_windows(run: xr.Dataset) -> Windows | None:
-    """The windows of a run; None where it never crosses, crosses too early for a before, or ends too soon after.
+def first_crossing(run: xr.Dataset) -> int | None:
+    """First measured step at which ηλ/2 ≥ 1 at the iterate and was below 1 at the measurement before; None without one.
 
     A network that starts above 2/η does not cross it by that: what counts is the first crossing from below.
     """
-    steps = run["measured"].values
     above = run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
     crossed = np.flatnonzero(above[1:] & ~above[:-1]) + 1
-    if crossed.size == 0:
+    return int(run["measured"].values[crossed[0]]) if crossed.size else None
+
+
+def find_windows(run: xr.Dataset) -> Windows | None:
+    """The windows of a run; None where it never crosses, crosses too early for a before, or ends too soon after."""
+    crossing = first_crossing(run)
+    if crossing is None or crossing < BEFORE_END + BEFORE_STEPS:
         return None
-    crossing = int(steps[crossed[0]])
     end = crossing + SELECT_STEPS + EVALUATE_STEPS
-    if crossing < BEFORE_END + BEFORE_STEPS or end > run.sizes["step"]:
+    if end > run.sizes["step"]:
         return None
     middle = crossing + SELECT_STEPS
     return Windows(

@@ -18,7 +18,7 @@ import xarray as xr
 
 from validate.claims.base import Bound, Claim, NetworkEvidence, each_seed
 from validate.equal_loss import mean_losses, sharpness_at_loss
-from validate.windows import Windows
+from validate.windows import Windows, first_crossing
 
 OPPOSING, RANDOM, HARDEST = "without_opposing", "without_random", "without_hardest"
 CONTROLS = {RANDOM: "as many at random, with the same labels", HARDEST: "as many of the highest loss before the edge"}
@@ -43,9 +43,8 @@ def sharpness_ratio(evidence: NetworkEvidence, windows: Windows, role: str) -> f
 def crossing_ratio(evidence: NetworkEvidence, windows: Windows, role: str) -> float:
     """Step of a run's first crossing of 2/η over the base run's; a run that never crosses counts with its length."""
     run: xr.Dataset = evidence.runs[role]
-    above = run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
-    crossed = np.flatnonzero(above[1:] & ~above[:-1]) + 1
-    return float(run["measured"].values[crossed[0]] if crossed.size else run.sizes["step"]) / windows.crossing
+    crossing = first_crossing(run)
+    return (run.sizes["step"] if crossing is None else crossing) / windows.crossing
 
 
 CLAIMS = tuple(
