@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-COLOURS = 128
+COLOURS = 256
 """Colours of a small copy: lines and text need few, and the files are a third of the size."""
 
 
@@ -17,7 +17,8 @@ def small_picture(path: Path, width: int) -> bytes:
         small = picture.convert("RGB")
         if small.width > width:
             small = small.resize((width, round(small.height * width / small.width)), Image.Resampling.LANCZOS)
-        few = small.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        # Median cut would give a small patch of a colour of its own, such as a probe's, the colour of its surroundings.
+        few = small.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     written = io.BytesIO()
     few.save(written, format="PNG", optimize=True)
     return written.getvalue()

@@ -40,7 +40,7 @@ def test_each_package_explains_itself(package: str, tmp_path: Path) -> None:
         (("theory", "predict", "--alpha", "-1"), ("--alpha is -1.0", "above 0")),
         (("theory", "derive", "T99"), ("no statement T99", "T7")),
         (("paper_figs", "F99"), ("no figure F99", "F8")),
-        (("paper_figs", "F8"), ("there is no run", "python -m validate")),
+        (("paper_figs", "F8"), ("there is no run", "python -m paper_figs make F8")),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(words: tuple[str, ...], names: tuple[str, ...], tmp_path: Path) -> None:
