@@ -60,6 +60,8 @@ class OpposingLaw:
 TWO_POINT = OpposingLaw()
 """The paper's law: every outlier has the same size, the groups are equal, labels have no noise."""
 
+Source = Literal["sequence", "counters"]
+
 CHUNK = 1 << 16
 """Examples held at once. Part of what a seed means: another size would draw other examples."""
 
@@ -72,7 +74,7 @@ def draw_examples(
     device: torch.device,
     law: OpposingLaw = TWO_POINT,
     *,
-    source: Literal["sequence", "counters"] = "sequence",
+    source: Source = "sequence",
     over_ranks: bool = False,
 ) -> Iterator[Examples]:
     """Draws examples chunk by chunk; the same seed gives the same examples on every device.
@@ -97,20 +99,45 @@ def draw_examples(
     """
     require_positive("examples", count)
     fractions = pair_fractions(model, fraction)
-    if over_ranks and source != "counters":
-        raise InputError(f"source is {source}, of which no rank can draw its chunks alone: give counters")
     generator = torch.Generator().manual_seed(seed)
     buffer = torch.empty(0, dtype=torch.float64)
-    starts = range(0, count, CHUNK)
-    for begin in own(starts) if over_ranks else starts:
-        n = min(CHUNK, count - begin)
-        by_counters = source == "counters"
-        numbers = CounterNumbers(seed, begin // CHUNK, device) if by_counters else SequentialNumbers(generator)
+    for n, numbers in numbered_chunks(count, seed, device, generator, source, over_ranks=over_ranks):
         if len(buffer) < n:
             # One for all chunks: fresh memory costs a quarter of the time that the normal numbers in it take.
             buffer = torch.empty(n, model.beta.size, dtype=torch.float64, device=numbers.device)
         features, target, group = _draw_chunk(model, fractions, law, numbers, buffer[:n])
         yield Examples(features.to(device), target.to(device), group.to(device), len(fractions))
+
+
+def numbered_chunks(
+    count: int,
+    seed: int,
+    device: torch.device,
+    generator: torch.Generator,
+    source: Source,
+    *,
+    over_ranks: bool,
+) -> Iterator[tuple[int, RandomNumbers]]:
+    """Number of examples of each chunk, and the random numbers that it is drawn from.
+
+    Args:
+        count: number of examples of all chunks.
+        seed: seed of the counters.
+        device: where numbers from counters are made.
+        generator: whose sequence is gone on with otherwise.
+        source: ``sequence`` or ``counters``.
+        over_ranks: whether to give this rank's share of the chunks only.
+
+    Raises:
+        InputError: ranks are to share a sequence.
+    """
+    if over_ranks and source != "counters":
+        raise InputError(f"source is {source}, of which no rank can draw its chunks alone: give counters")
+    starts = range(0, count, CHUNK)
+    for begin in own(starts) if over_ranks else starts:
+        by_counters = source == "counters"
+        numbers = CounterNumbers(seed, begin // CHUNK, device) if by_counters else SequentialNumbers(generator)
+        yield min(CHUNK, count - begin), numbers
 
 
 def _draw_chunk(

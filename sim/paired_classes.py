@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,12 @@ import torch
 from torch import Tensor
 
 from sim.heavy_tails import SizeLaw
+from sim.opposing_data import Source, numbered_chunks
+from sim.random_numbers import CounterNumbers, RandomNumbers, SequentialNumbers
 from theory.command_line import InputError, require_all, require_positive
+
+_CLASSES_STREAM = 1 << 62
+"""Counters of the classes' means; chunks have the small numbers."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,10 @@ def draw_paired_classes(
     *,
     covariance: npt.ArrayLike | None = None,
     label_noise: float = 0.0,
-) -> LabelledExamples:
-    """Draws examples whose class lies in the ordinary features, while the large feature says the pair and no more.
+    source: Source = "sequence",
+    over_ranks: bool = False,
+) -> Iterator[LabelledExamples]:
+    """Draws, chunk by chunk, examples whose class lies in the ordinary features; the large feature says the pair alone.
 
     Ordinary features are N(μ_class, Σ) with μ_class a random vector of norm `separation`. With probability p an example
     also carries its pair's feature √(α/p) X, of the same sign in both classes (a bright sky behind planes and birds):
@@ -57,11 +65,13 @@ def draw_paired_classes(
         separation: norm of the classes' means.
         alpha: second moment α of the shared feature within its pair.
         fraction: p, the fraction of outliers within each class.
-        seed: seed of the generator, which runs on the CPU.
+        seed: seed of the random numbers.
         device: where the examples are put.
         sizes: law of the outliers' sizes; two-point when not given.
         covariance: (d1,) eigenvalues of Σ, as `theory.model.power_law_covariance` gives; the identity when not given.
         label_noise: share of labels that are replaced by another class, each of the others equally likely.
+        source: where random numbers come from, as in `sim.opposing_data.draw_examples`.
+        over_ranks: whether to draw only this rank's share of the chunks; from counters.
 
     Raises:
         InputError: a number is out of its range, or the covariance does not fit.
@@ -78,19 +88,44 @@ def draw_paired_classes(
         raise InputError(f"covariance has shape {variances.shape}: give {features} eigenvalues, one a feature")
     require_all("covariance", variances, variances >= 0, "eigenvalues of at least 0")
     generator = torch.Generator().manual_seed(seed)
-    means = torch.randn(2 * pairs, features, generator=generator, dtype=torch.float64)
+    classes = CounterNumbers(seed, _CLASSES_STREAM, device) if source == "counters" else SequentialNumbers(generator)
+    means = classes.normal_(torch.empty(2 * pairs, features, dtype=torch.float64, device=classes.device))
     means *= separation / means.norm(dim=1, keepdim=True)
-    label = torch.randint(2 * pairs, (count,), generator=generator)
-    x = torch.randn(count, features, generator=generator, dtype=torch.float64) * torch.from_numpy(variances).sqrt()
-    x += means[label]
-    rows = (torch.rand(count, generator=generator, dtype=torch.float64) < fraction).nonzero().squeeze(1)
+    deviations = torch.from_numpy(variances).sqrt()
+    scale, law = math.sqrt(alpha / fraction), sizes or SizeLaw()
+    for n, numbers in numbered_chunks(count, seed, device, generator, source, over_ranks=over_ranks):
+        drawn = _draw_chunk(n, means, deviations, fraction, scale, law, label_noise, numbers)
+        yield LabelledExamples(*(part.to(device) for part in drawn))
+
+
+def _draw_chunk(
+    n: int,
+    means: Tensor,
+    deviations: Tensor,
+    fraction: float,
+    scale: float,
+    sizes: SizeLaw,
+    label_noise: float,
+    numbers: RandomNumbers,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, label and group of n examples, on the numbers' device."""
+    classes, ordinary = means.shape
+    label = _below(classes, numbers, n)
+    x = numbers.normal_(torch.empty(n, ordinary, dtype=torch.float64, device=numbers.device))
+    x = x * deviations.to(numbers.device) + means[label]
+    rows = (numbers.uniform(n) < fraction).nonzero().squeeze(1)
     pair = label[rows] // 2
-    shared = torch.zeros(count, pairs, dtype=torch.float64)
-    shared[rows, pair] = math.sqrt(alpha / fraction) * (sizes or SizeLaw()).draw(len(rows), generator)
-    group = torch.zeros(count, dtype=torch.int64)
+    shared = torch.zeros(n, classes // 2, dtype=torch.float64, device=numbers.device)
+    shared[rows, pair] = scale * sizes.draw(len(rows), numbers)
+    group = torch.zeros(n, dtype=torch.int64, device=numbers.device)
     group[rows] = torch.where(label[rows] % 2 == 0, 1, -1) * (pair + 1)
     if label_noise:
-        wrong = torch.rand(count, generator=generator, dtype=torch.float64) < label_noise
-        other = label + torch.randint(1, 2 * pairs, (count,), generator=generator)
-        label = torch.where(wrong, other % (2 * pairs), label)
-    return LabelledExamples(torch.cat([x, shared], 1).to(device), label.to(device), group.to(device))
+        wrong = numbers.uniform(n) < label_noise
+        label = torch.where(wrong, (label + 1 + _below(classes - 1, numbers, n)) % classes, label)
+    return torch.cat([x, shared], 1), label, group
+
+
+def _below(bound: int, numbers: RandomNumbers, count: int) -> Tensor:
+    """(count,) whole numbers from 0 to bound − 1, equally likely but for the rounding of 53 bits."""
+    # clamp: u·bound may round up to the bound.
+    return (numbers.uniform(count) * bound).long().clamp_(max=bound - 1)

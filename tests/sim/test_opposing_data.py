@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import torch
 from sim.chebyshev import chebyshev_examples
 from sim.heavy_tails import SizeLaw, hill_estimator
 from sim.moment_check import check_moments
-from sim.opposing_data import CHUNK, Examples, OpposingLaw, draw_examples
-from sim.paired_classes import draw_paired_classes
+from sim.opposing_data import CHUNK, Examples, OpposingLaw, Source, draw_examples
+from sim.paired_classes import LabelledExamples, draw_paired_classes
 from sim.second_moments import population_moments, sample_moments
 from theory import InputError, Model
 from theory.model import power_law_covariance
@@ -116,9 +117,17 @@ def test_a_group_without_examples_has_moments_nan_and_the_rest_is_whole() -> Non
     assert bool(moments["all"].gram.isfinite().all())
 
 
-def test_paired_classes_share_the_feature_and_not_the_use_of_it() -> None:
-    n = 40_000
-    data = draw_paired_classes(n, 6, 2, 1.5, 4.0, 0.1, 0, CPU)
+def _classes(*arguments: Any, **options: Any) -> LabelledExamples:
+    chunks = list(draw_paired_classes(*arguments, **options))
+    return LabelledExamples(*(torch.cat([getattr(c, f.name) for c in chunks]) for f in fields(LabelledExamples)))
+
+
+@pytest.mark.parametrize("source", ["sequence", "counters"])
+def test_paired_classes_share_the_feature_and_not_the_use_of_it(source: Source) -> None:
+    n = CHUNK + 20_000
+    data = _classes(n, 6, 2, 1.5, 4.0, 0.1, 0, CPU, source=source)
+    assert len(data.label) == n
+    assert data.features[:, 0].unique().numel() > CHUNK + 19_000  # the second chunk does not repeat the first
     shared = data.features[:, -2:]
     assert set(data.label.tolist()) == {0, 1, 2, 3}
     for pair in (0, 1):
@@ -138,8 +147,8 @@ def test_paired_classes_share_the_feature_and_not_the_use_of_it() -> None:
 
 def test_classes_have_the_covariance_and_the_label_noise_asked_for() -> None:
     n, spectrum = 60_000, power_law_covariance(5, 1.0)
-    clean = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=spectrum)
-    noisy = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=spectrum, label_noise=0.3)
+    clean = _classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=spectrum)
+    noisy = _classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=spectrum, label_noise=0.3)
     for label in range(4):
         own = clean.features[clean.label == label, :5]
         torch.testing.assert_close(torch.cov(own.T), torch.diag(torch.tensor(spectrum)), rtol=0, atol=0.05)
@@ -150,16 +159,28 @@ def test_classes_have_the_covariance_and_the_label_noise_asked_for() -> None:
     # The noise touches the labels alone, and comes after all other draws.
     assert torch.equal(noisy.features, clean.features)
     assert torch.equal(noisy.group, clean.group)
-    plain = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU)
-    identity = draw_paired_classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=np.ones(5))
+    plain = _classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU)
+    identity = _classes(n, 5, 2, 1.5, 4.0, 0.1, 0, CPU, covariance=np.ones(5))
     assert torch.equal(plain.features, identity.features)
 
 
 def test_the_same_seed_gives_the_same_classes_on_every_device(device: torch.device) -> None:
     sizes = SizeLaw("pareto", 3.0)
-    here, there = (draw_paired_classes(100, 3, 1, 1.0, 2.0, 0.3, 5, at, sizes) for at in (CPU, device))
+    here, there = (_classes(CHUNK + 100, 3, 1, 1.0, 2.0, 0.3, 5, at, sizes) for at in (CPU, device))
     assert torch.equal(here.features, there.features.cpu())
     assert torch.equal(here.label, there.label.cpu())
+
+
+def test_classes_from_counters_are_the_same_on_every_device_and_a_chunk_needs_none_before_it(
+    device: torch.device,
+) -> None:
+    arguments = (3, 1, 1.0, 2.0, 0.3, 5)
+    here, there = (_classes(CHUNK + 50, *arguments, at, label_noise=0.2, source="counters") for at in (CPU, device))
+    assert torch.equal(here.label, there.label.cpu())
+    assert torch.equal(here.group, there.group.cpu())
+    torch.testing.assert_close(here.features, there.features.cpu(), rtol=1e-12, atol=1e-12)
+    alone = _classes(CHUNK, *arguments, CPU, label_noise=0.2, source="counters")
+    assert torch.equal(here.features[:CHUNK], alone.features)
 
 
 def test_the_chebyshev_target_is_the_cosine_of_the_multiple_angle() -> None:
@@ -190,14 +211,14 @@ def test_laws_and_sets_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="noise is -1"):
         OpposingLaw(noise=-1.0)
     with pytest.raises(InputError, match="pairs is 0"):
-        draw_paired_classes(10, 3, 0, 1.0, 1.0, 0.1, 0, CPU)
+        _classes(10, 3, 0, 1.0, 1.0, 0.1, 0, CPU)
     with pytest.raises(InputError, match=r"label noise is 1\.5"):
-        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, label_noise=1.5)
+        _classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, label_noise=1.5)
     with pytest.raises(InputError, match=r"covariance has shape \(2,\)"):
-        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, covariance=[1.0, 2.0])
+        _classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, covariance=[1.0, 2.0])
     with pytest.raises(InputError, match=r"covariance is -1\.0"):
-        draw_paired_classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, covariance=[1.0, -1.0, 2.0])
+        _classes(10, 3, 1, 1.0, 1.0, 0.1, 0, CPU, covariance=[1.0, -1.0, 2.0])
     with pytest.raises(InputError, match="fraction of outliers is 2"):
-        draw_paired_classes(10, 3, 1, 1.0, 1.0, 2.0, 0, CPU)
+        _classes(10, 3, 1, 1.0, 1.0, 2.0, 0, CPU)
     with pytest.raises(InputError, match="degree -1"):
         chebyshev_examples(10, -1, CPU)
