@@ -18,7 +18,8 @@ from validate.evidence import Store
 from validate.main_job import tell_outcome, with_choices
 from validate.plan import make_plan, minutes_left, roles_needed, seconds_a_gradient, table
 from validate.presets import preset_named
-from validate.report import NetworkPart, Report, print_verdicts, write_report
+from validate.report import print_verdicts, write_report
+from validate.report_content import NetworkPart, Report
 from validate.roles import ROLES, Setting
 
 

@@ -22,7 +22,8 @@ from validate.claims import CLAIMS, judge
 from validate.evidence import Store
 from validate.plan import roles_needed
 from validate.presets import PRESETS, QUICK_CLAIMS, TWO_LAYER_RUNS, Preset, preset_named, two_layer_name
-from validate.report import NetworkPart, Report, print_verdicts, write_report
+from validate.report import print_verdicts, write_report
+from validate.report_content import NetworkPart, Report
 from validate.roles import CONTROL_DIVISOR, Setting
 
 __all__ = ["CONTROL_DIVISOR", "PRESETS", "QUICK_CLAIMS", "TWO_LAYER_RUNS", "MainJobConfig", "Preset", "two_layer_name"]

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,10 +19,8 @@ from validate.cifar10 import CLASSES, Images
 from validate.claims import Verdict
 from validate.claims.pairs import leading_pair
 from validate.group_cards import FEATURES, group_card
+from validate.report_content import NetworkPart, Report
 from validate.report_words import interval_words, verdict_words
-
-if TYPE_CHECKING:
-    from validate.report import NetworkPart, Report
 
 TEMPLATE = Path(__file__).parent / "report_page.html"
 SHOWN_FINDINGS = 5

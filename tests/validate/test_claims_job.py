@@ -20,7 +20,8 @@ from validate.edge_probe import EdgeMeasurements
 from validate.network_run import NetworkConfig
 from validate.plan import make_plan, roles_needed
 from validate.presets import PRESETS, Preset
-from validate.report import NetworkPart, Report, write_report
+from validate.report import write_report
+from validate.report_content import NetworkPart, Report
 from validate.roles import ROLES, Setting
 from validate.windows import Windows
 
