@@ -16,7 +16,7 @@ from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THEORY, THRESHOL
 from validate.claims.base import Evidence, NetworkEvidence
 from validate.claims.bounce import Stretches, alternating_displacement, stretches
 from validate.claims.c06_growth_factor import CLAIMS
-from validate.equal_loss import alternating_part
+from validate.opposing_groups import alternating_part
 
 Array = npt.NDArray[np.float64]
 

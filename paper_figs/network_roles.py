@@ -12,8 +12,8 @@ from paper_figs.runs import Runs
 from validate.cifar10 import CLASSES
 from validate.claims.base import NetworkEvidence
 from validate.claims.pairs import leading_pair
-from validate.equal_loss import alternating_part, edge_losses, gap_amplitude, steps_between
-from validate.opposing_groups import OpposingPair
+from validate.equal_loss import edge_losses, gap_amplitude, steps_between
+from validate.opposing_groups import OpposingPair, alternating_part
 from validate.windows import Windows, find_windows
 
 ROLE_NAMES = {
@@ -108,7 +108,7 @@ def amplitude(of_seed: NetworkEvidence, role: str) -> float:
 def swing_size(gap: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """(steps,) how far a series swings from step to step around its running mean, NaN at both ends.
 
-    Root mean square of `validate.equal_loss.alternating_part` over 25 steps.
+    Root mean square of `validate.opposing_groups.alternating_part` over 25 steps.
 
     >>> float(np.nanmax(swing_size(5 + 0.5 * (-1.0) ** np.arange(60))))
     0.5

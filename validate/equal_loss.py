@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from validate.opposing_groups import group_gap, singular_pairs
+from validate.opposing_groups import alternating_part, group_gap, singular_pairs
 from validate.windows import Windows
 
 LEAST_STEPS = 12
@@ -43,17 +43,6 @@ def gap_amplitude(run: xr.Dataset, steps: slice) -> float:
     losses = run["loss"].values
     pair = singular_pairs(losses[steps.start : middle], count=1)[0]
     return float(np.sqrt(np.mean(alternating_part(group_gap(losses[middle : steps.stop], pair)) ** 2)))
-
-
-def alternating_part(series: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """x_t less its running mean with weights ¼, ½, ¼: what changes sign every step stays, a trend goes.
-
-    >>> alternating_part([1.0, -1.0, 1.0, -1.0])
-    array([-1.,  1.])
-    >>> abs(alternating_part([1.0, 2.0, 3.0]))
-    array([0.])
-    """
-    return np.asarray(-np.diff(np.asarray(series, dtype=np.float64), 2) / 4)
 
 
 def sharpness_at_loss(run: xr.Dataset, loss: float, examples: npt.NDArray[np.bool_]) -> float:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from theory.command_line import InputError
+from validate.opposing_groups import alternating_part
 from validate.singular_directions import singular_directions
 from validate.windows import find_windows
 
@@ -84,16 +85,6 @@ def opposing_score(
     score, energy, positive, negative = (float(part[0]) for part in _parts(direction, swings, np.ones((1, n))))
     low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return OpposingScore(score, (float(low), float(high)), energy, positive, negative)
-
-
-def alternating_part(losses: npt.ArrayLike) -> Array:
-    """(steps − 2, n) each loss less its running mean with weights ¼, ½, ¼: keeps period two, takes out drifts.
-
-    >>> alternating_part(np.array([[1.0], [3.0], [1.0], [3.0]])).ravel()
-    array([ 1., -1.])
-    """
-    # x_t − (x_{t−1} + 2x_t + x_{t+1})/4 = −(x_{t−1} − 2x_t + x_{t+1})/4
-    return np.asarray(-np.diff(np.asarray(losses, dtype=np.float64), 2, axis=0) / 4)
 
 
 def score_of_run(run: xr.Dataset, rng: np.random.Generator) -> OpposingScore | None:

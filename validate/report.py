@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sim.durable_files import write_durably
 from validate.cifar10 import CLASSES, Images
 from validate.claims import NetworkEvidence, Verdict
 from validate.claims.c04_opposite_phase import same_label_phase
 from validate.opposing_groups import OpposingPair, overlap, singular_pairs, top_change_pair
+from validate.opposing_score import score_of_run
 from validate.report_content import Report
 from validate.report_page import page
 from validate.report_words import interval_words, verdict_words
@@ -99,7 +102,16 @@ def _groups_of_seed(evidence: NetworkEvidence, images: Images) -> dict[str, Any]
         "top_20_rule": {"step": window.start + step, **_pair_json(top, images)},
         "overlap_of_rules": overlap(pairs[0], top),
         "same_label_phase": _number(same_label_phase(evidence, evidence.windows)),
+        "opposing_score": _score_json(evidence),
     }
+
+
+def _score_json(evidence: NetworkEvidence) -> dict[str, Any] | None:
+    """The opposing-signal score of a seed's run, with its interval over resampled examples."""
+    score = score_of_run(evidence.run, np.random.default_rng(evidence.seed))
+    if score is None:
+        return None
+    return {"score": score.score, "interval_90": list(score.interval), "energy_share": score.energy}
 
 
 def _pair_json(pair: OpposingPair, images: Images) -> dict[str, Any]:

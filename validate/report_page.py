@@ -44,6 +44,7 @@ def page(report: Report, groups: Sequence[dict[str, Any]]) -> str:
         claims="".join(_claim_table(report, kind) for kind in dict.fromkeys(v.kind for v in report.verdicts)),
         figures=f"<h2>Figures</h2>\n{drawn}" if drawn else "",
         cards="".join(_card(part) for part in report.parts),
+        scores=_scores(groups),
         groups="".join(_group_row(g) for g in groups),
         predictions=predictions,
         runs="".join(_run_row(r) for r in report.runs),
@@ -154,6 +155,17 @@ def _png(picture: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _scores(groups: Sequence[dict[str, Any]]) -> str:
+    """The opposing-signal score of every run that has one, with its interval over examples."""
+    words = "; ".join(
+        f"{group['network']}, seed {group['seed']}: {score['score']:.2f} "
+        f"({score['interval_90'][0]:.2f} to {score['interval_90'][1]:.2f})"
+        for group in groups
+        if (score := group["opposing_score"]) is not None
+    )
+    return text(words or "no run has one")
 
 
 def _group_row(group: dict[str, Any]) -> str:

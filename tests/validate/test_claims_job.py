@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -23,7 +24,7 @@ from validate.presets import PRESETS, Preset
 from validate.report import write_report
 from validate.report_content import NetworkPart, Report
 from validate.roles import ROLES, Setting
-from validate.windows import Windows
+from validate.windows import Windows, find_windows
 
 NETWORK = NetworkConfig(
     architecture=Architecture(hidden=(8,)),
@@ -197,3 +198,25 @@ def test_a_failure_and_a_claim_not_judged_are_told_apart() -> None:
     assert report.headline == "C8 did not hold; 1 not judged"
     assert [v.claim.needs for v in report.failed] == [("base",)]
     assert Report("tiny", [], [verdicts[1]], []).headline == "no claim was judged; 1 not judged"
+
+
+def test_the_report_has_the_groups_and_the_score_of_a_run_at_the_edge(tmp_path: Path) -> None:
+    """Images 7 and 150 swing against each other, 7 more: the score is twice the smaller one's share of the squares."""
+    steps, n = 400, 2000
+    direction = np.zeros(n)
+    direction[[7, 150]] = 1.0, -0.5
+    noise = 1e-3 * np.random.default_rng(0).normal(size=(steps, n))
+    data = xr.Dataset({"loss": (("step", "example"), 1 + np.outer((-1.0) ** np.arange(steps), direction) + noise)})
+    data["label"] = "example", load_embedded().labels
+    data["sharpness_iterate"] = "measured", np.where(np.arange(0, steps, 10) < 200, 30.0, 45.0)
+    data = data.assign_coords(measured=np.arange(0, steps, 10)).assign_attrs(lr=0.05)
+    seen = Evidence([NetworkEvidence(3, {"base": data}, find_windows(data))], kind="mlp")
+    write_report(tmp_path, Report("tiny", [NetworkPart(seen, NetworkConfig(), load_embedded())], [], []))
+    (group,) = json.loads((tmp_path / "report.json").read_text())["groups"]
+    # 2 · 0.25/1.25, of an energy share of 1
+    assert group["opposing_score"]["score"] == pytest.approx(0.4, abs=0.01)
+    assert group["opposing_score"]["energy_share"] == pytest.approx(1.0, abs=0.01)
+    pair = group["singular_pairs"][0]
+    assert {pair["positive"][0], pair["negative"][0]} == {7, 150}
+    score = f"{group['opposing_score']['score']:.2f}"
+    assert f"mlp, seed 3: {score} (" in (tmp_path / "report.html").read_text()

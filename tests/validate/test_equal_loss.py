@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from validate.equal_loss import (
     LEAST_STEPS,
-    alternating_part,
     edge_losses,
     gap_amplitude,
     sharpness_at_loss,
     steps_between,
 )
+from validate.opposing_groups import alternating_part
 from validate.windows import Windows
 
 WINDOWS = Windows(100, slice(0, 70), slice(100, 175), slice(175, 250), slice(100, 250), slice(0, 50))

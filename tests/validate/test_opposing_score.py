@@ -17,7 +17,8 @@ from sim import Architecture
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.network_run import NetworkConfig, run_network
-from validate.opposing_score import alternating_part, opposing_score, score_of_run
+from validate.opposing_groups import alternating_part
+from validate.opposing_score import opposing_score, score_of_run
 from validate.score_anchors import GaussianSurrogate, ShuffledLabels
 
 # ∫ z² over the outer 2.5 % on each side of a normal: 2(z φ(z) + P(Z > z)) at z = 1.96.

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from validate.opposing_groups import alternating_part
 from validate.windows import Windows
 
 Array = npt.NDArray[np.float64]
@@ -77,4 +78,4 @@ def alternating_displacement(slope: npt.ArrayLike, lr: float) -> Array:
     >>> alternating_displacement([4.0, -4.0, 4.0, -4.0], lr=0.5)
     array([-1.,  1.])
     """
-    return np.asarray(lr / 2 * -np.diff(np.asarray(slope, dtype=np.float64), 2) / 4)
+    return lr / 2 * alternating_part(slope)
