@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,14 @@ def test_nothing_loads_pickles_or_trusts_files() -> None:
             text = file.read_text()
             assert not [w for w in words if w in text], file
             assert text.count("torch.load(") == text.count("weights_only=True"), file
+
+
+def test_an_installed_copy_lacks_no_package_and_no_file() -> None:
+    """What pyproject lists by hand is what lies in the folders; an editable install would not tell."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {f.parent.relative_to(ROOT) for package in ORDER for f in (ROOT / package).rglob("__init__.py")}
+    assert set(listed["packages"]) == {".".join(folder.parts) for folder in folders}
+    for package in ORDER:
+        files = {f for f in (ROOT / package).rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")}
+        taken = {f for pattern in listed["package-data"][package] for f in (ROOT / package).glob(pattern)}
+        assert files == taken
