@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from forked import count_into, die_at
 from torch import nn
 
 from sim import (
@@ -116,26 +114,11 @@ def make(root: Path, name: str, case: Case) -> None:
 
 def make_until(root: Path, name: str, case: Case, events: int) -> None:
     """Makes the run, and kills its own process at the given file operation on the run store, counted from 1."""
-    sys.stderr = (root.parent / "stderr.txt").open("a", buffering=1)
-    left = events
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event.split(".")[0] in ("open", "os", "shutil") and str(root) in str(arguments[:2]):
-            left -= 1
-            if left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
+    die_at(root, events)
     make(root, name, case)
 
 
 def count_events(root: Path, name: str, case: Case, total: Any) -> None:
     """Makes the run, and says how many file operations it took."""
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        if event.split(".")[0] in ("open", "os", "shutil") and str(root) in str(arguments[:2]):
-            total.value += 1
-
-    sys.addaudithook(count)
+    count_into(root, total)
     make(root, name, case)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from forked import count_into, die_at
 
 from sim.sweeps import (
     AmplitudeConfig,
@@ -48,26 +46,11 @@ def make(root: Path, name: str) -> None:
 
 def make_until(root: Path, name: str, events: int) -> None:
     """Makes the sweep, and kills its own process at the given file operation on the run store, counted from 1."""
-    sys.stderr = (root.parent / "stderr.txt").open("a", buffering=1)
-    left = events
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event.split(".")[0] in ("open", "os", "shutil") and str(root) in str(arguments[:2]):
-            left -= 1
-            if left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
+    die_at(root, events)
     make(root, name)
 
 
 def count_events(root: Path, name: str, total: Any) -> None:
     """Makes the sweep, and says how many file operations it took."""
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        if event.split(".")[0] in ("open", "os", "shutil") and str(root) in str(arguments[:2]):
-            total.value += 1
-
-    sys.addaudithook(count)
+    count_into(root, total)
     make(root, name)

@@ -5,22 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import multiprocessing
 import os
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 import xarray as xr
+from forked import forking_from
 
 from sim import (
     Batches,
@@ -54,7 +50,7 @@ class Outcome:
 
 def on_ranks(function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Outcome]:
     """Calls a function of this module on every rank, with torchrun's variables; waits at most a minute."""
-    context = _context()
+    context = forking_from("ranks")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -78,16 +74,6 @@ def on_ranks(function: Callable[..., Any], *arguments: Any, count: int = 2) -> l
         if process.is_alive():
             process.kill()
     return outcomes
-
-
-def _context() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ranks"])
-    with pytest.MonkeyPatch.context() as patch:
-        # The server imports before it is told this process's path.
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        forkserver.ensure_running()
-    return context
 
 
 def _rank(send: Any, number: int, count: int, port: int, function: Callable[..., Any], arguments: Any) -> None:

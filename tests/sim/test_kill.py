@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import random
-import sys
 import time
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import killable_run
 import numpy as np
 import pytest
 import xarray as xr
+from forked import forking_from, run_to_end
 from killable_run import CASES, Case
 
 SIGKILLED = -9
@@ -24,22 +21,7 @@ SIGKILLED = -9
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    """Processes forked from one that has imported everything and computed nothing: a fraction of a second each."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killable_run"])
-    with pytest.MonkeyPatch.context() as patch:
-        # The server imports before it is told this process's path.
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        forkserver.ensure_running()
-    return context
-
-
-def _run(processes: ForkServerContext, function: Any, *arguments: Any) -> int:
-    process = processes.Process(target=function, args=arguments)
-    process.start()
-    process.join(120)
-    assert process.exitcode is not None
-    return process.exitcode
+    return forking_from("killable_run")
 
 
 def _manifest(root: Path) -> dict[str, Any]:
@@ -52,7 +34,7 @@ def _kill_again_and_again(
 ) -> dict[str, int]:
     """Kills and resumes runs, and compares each with the uninterrupted one when it is finished, until enough kills."""
     reference, total = folder / "reference", processes.Value("i", 0)
-    assert _run(processes, killable_run.count_events, reference, "run", case, total) == 0
+    assert run_to_end(processes, killable_run.count_events, reference, "run", case, total) == 0
     seen = {"kills": 0, "resumed": 0, "runs": 0}
     while seen["kills"] < least:
         root = folder / f"killed-{seen['runs']}"
@@ -61,7 +43,7 @@ def _kill_again_and_again(
             first, last = draw.choice(
                 [(1, total.value // 2), (150, total.value // 2), (total.value - 150, total.value)]
             )
-            status = _run(processes, killable_run.make_until, root, "run", case, draw.randint(first, last))
+            status = run_to_end(processes, killable_run.make_until, root, "run", case, draw.randint(first, last))
             assert status in (0, SIGKILLED)
             if status == 0:
                 break
@@ -73,7 +55,7 @@ def _kill_again_and_again(
 
 def _compare_when_finished(processes: ForkServerContext, root: Path, reference: Path, case: Case) -> int:
     """Compares the two runs, file by file through their checksums; the number of times one went on."""
-    assert _run(processes, killable_run.make, root, "run", case) == 0  # finished: tidies up, and makes nothing
+    assert run_to_end(processes, killable_run.make, root, "run", case) == 0  # finished: tidies up, and makes nothing
     assert _manifest(root) == _manifest(reference)
     assert [p.name for p in root.iterdir()] == ["run"]
     assert sorted(p.name for p in (root / "run").iterdir()) == sorted(p.name for p in (reference / "run").iterdir())
@@ -109,7 +91,7 @@ def test_a_run_killed_from_outside_at_random_times_ends_in_the_bits_of_the_unint
 ) -> None:
     reference, root, draw = tmp_path / "reference", tmp_path / "killed", random.Random(name)
     begun = time.monotonic()
-    assert _run(processes, killable_run.make, reference, "run", CASES[name]) == 0
+    assert run_to_end(processes, killable_run.make, reference, "run", CASES[name]) == 0
     seconds, kills = time.monotonic() - begun, 0
     while not (root / "run").exists():
         process = processes.Process(target=killable_run.make, args=(root, "run", CASES[name]))

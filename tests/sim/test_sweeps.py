@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import killable_sweep
 import pytest
 import torch
 import xarray as xr
+from forked import forking_from, run_to_end
 from killable_sweep import SMALL
 from ranks import on_ranks
 
@@ -36,14 +35,7 @@ PHASE = SMALL["phase"]
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    """Processes forked from one that has imported everything and computed nothing: a fraction of a second each."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killable_sweep"])
-    with pytest.MonkeyPatch.context() as patch:
-        # The server imports before it is told this process's path.
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        forkserver.ensure_running()
-    return context
+    return forking_from("killable_sweep")
 
 
 def test_every_study_has_a_small_sweep_here_and_a_name_of_its_own() -> None:
@@ -113,14 +105,6 @@ def test_a_wider_sweep_makes_only_the_new_units_and_force_makes_all(
     assert made == [2.0, 3.0, 4.0, 2.0, 2.0, 3.0, 4.0]
 
 
-def _run(processes: ForkServerContext, function: Any, *arguments: Any) -> int:
-    process = processes.Process(target=function, args=arguments)
-    process.start()
-    process.join(120)
-    assert process.exitcode is not None
-    return process.exitcode
-
-
 def _finished(root: Path, name: str) -> dict[str, str]:
     """What each finished unit says of its making, with the time at which it began."""
     folder = root / f"{name}-units"
@@ -138,12 +122,12 @@ def _kill_again_and_again(
 ) -> None:
     """Kills and resumes sweeps at random file operations, and compares each with the uninterrupted one at its end."""
     reference, total = folder / "reference", processes.Value("i", 0)
-    assert _run(processes, killable_sweep.count_events, reference, name, total) == 0
+    assert run_to_end(processes, killable_sweep.count_events, reference, name, total) == 0
     kills = sweeps = 0
     while kills < least:
         root, before = folder / f"killed-{sweeps}", dict[str, str]()
         while True:
-            status = _run(processes, killable_sweep.make_until, root, name, draw.randint(1, total.value))
+            status = run_to_end(processes, killable_sweep.make_until, root, name, draw.randint(1, total.value))
             assert status in (0, -signal.SIGKILL)
             after = _finished(root, name) if (root / f"{name}-units").exists() else {}
             # A unit that was finished is never made again: at most the one in flight is lost.
@@ -151,7 +135,7 @@ def _kill_again_and_again(
             if status == 0:
                 break
             kills, before = kills + 1, after
-        assert _run(processes, killable_sweep.make, root, name) == 0
+        assert run_to_end(processes, killable_sweep.make, root, name) == 0
         assert _manifests(root, name) == _manifests(reference, name)
         assert (folder / f"{root.name}.txt").read_bytes() == (folder / "reference.txt").read_bytes()
         assert sorted(p.name for p in root.iterdir()) == [name, f"{name}-units"]
