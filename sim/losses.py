@@ -41,13 +41,3 @@ class LossRule:
         targets = F.one_hot(labels, outputs.shape[1]).to(outputs)
         targets = (1 - self.label_smoothing) * targets + self.label_smoothing / outputs.shape[1]
         return (outputs - targets).square().sum(1) / 2
-
-
-def mean_loss(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Σ_i w_i ℓ_i / Σ_i w_i; the plain mean without weights.
-
-    >>> import torch
-    >>> mean_loss(torch.tensor([1.0, 5.0]), torch.tensor([3.0, 1.0]))
-    tensor(2.)
-    """
-    return losses.mean() if weights is None else losses @ weights / weights.sum()

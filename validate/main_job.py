@@ -21,12 +21,10 @@ from validate.cifar10 import load_embedded
 from validate.claims import CLAIMS, judge
 from validate.evidence import Store
 from validate.plan import roles_needed
-from validate.presets import PRESETS, QUICK_CLAIMS, TWO_LAYER_RUNS, Preset, preset_named, two_layer_name
+from validate.presets import TWO_LAYER_RUNS, preset_named
 from validate.report import print_verdicts, write_report
 from validate.report_content import NetworkPart, Report
-from validate.roles import CONTROL_DIVISOR, Setting
-
-__all__ = ["CONTROL_DIVISOR", "PRESETS", "QUICK_CLAIMS", "TWO_LAYER_RUNS", "MainJobConfig", "Preset", "two_layer_name"]
+from validate.roles import Setting
 
 REPORT_FIGURES = ("F1", "F8", "F9")
 """Figures that the main job's report shows, in order."""

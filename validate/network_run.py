@@ -28,6 +28,7 @@ from sim import (
 from sim.networks import last_linear, load_parameters, parameter_vector, takes_images
 from theory.command_line import InputError, require_positive
 from validate.cifar10 import CLASSES, Images, first_of_each_class, standardise
+from validate.probes import FeatureProbe
 from validate.step_probe import StepProbe
 
 
@@ -183,8 +184,6 @@ def run_network(
     if config.snapshot_every:
         probes.append(SnapshotProbe(sum(p.numel() for p in network.parameters()), config.snapshot_every, record))
     if config.probe_every:
-        from validate.probes import FeatureProbe
-
         features = FeatureProbe(network, inputs, last_linear(network), config.probe_every, record=record)
         probes.append(features)
         coordinates |= features.coordinates

@@ -49,15 +49,6 @@ class Preset:
             raise InputError(f"--network is {kind}: give one of {', '.join(self.settings)} with this preset, or all")
         return self.settings[kind]
 
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Seeds of the first kind of network."""
-        return next(iter(self.settings.values())).seeds
-
-    def network_of(self, seed: int) -> NetworkConfig:
-        """The base run of a seed of the first kind of network."""
-        return next(iter(self.settings.values())).base(seed)
-
 
 def _measured(kind: str) -> NetworkConfig:
     """A CPU-sized base run with all that the claims read: snapshots for the edge study, probes, step lengths."""

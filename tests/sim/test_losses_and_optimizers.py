@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import Batches, LossRule, OptimizerChoice, SharpnessProbe, SnapshotProbe, build, descend
-from sim.losses import mean_loss
 from sim.networks import Architecture, load_parameters, parameter_vector
 from theory.command_line import InputError
 
@@ -87,9 +86,6 @@ def test_the_gradient_is_that_of_the_weighted_mean_in_any_chunks(rule: LossRule,
     expected = torch.autograd.grad((each * weights[part]).sum() / weights[part].sum(), list(network.parameters()))
     torch.testing.assert_close(probe.seen[0], torch.cat([g.flatten() for g in expected]), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(losses[0][part], each.detach(), rtol=1e-5)
-    assert float(mean_loss(each, weights[part]).detach()) == pytest.approx(
-        float((each.detach() * weights[part]).sum() / weights[part].sum())
-    )
 
 
 def test_a_minibatch_without_weight_takes_no_step() -> None:

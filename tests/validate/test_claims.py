@@ -12,7 +12,7 @@ from cases import planted
 
 from sim import run_two_layer
 from validate.claims import CLAIMS, Evidence, NetworkEvidence, judge
-from validate.main_job import QUICK_CLAIMS, TWO_LAYER_RUNS
+from validate.presets import QUICK_CLAIMS, TWO_LAYER_RUNS
 from validate.windows import find_windows
 
 STEPS, CROSSING, LR = 420, 200, 0.05

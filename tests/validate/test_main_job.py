@@ -9,9 +9,9 @@ import pytest
 
 from sim import Architecture
 from theory import InputError
-from validate import main_job
-from validate.main_job import MainJobConfig, Preset
+from validate.main_job import MainJobConfig, main_job
 from validate.network_run import NetworkConfig
+from validate.presets import PRESETS, QUICK_CLAIMS, Preset
 from validate.roles import Setting
 
 NETWORK = NetworkConfig(architecture=Architecture(hidden=(8,)), steps=30, blocks_every=10)
@@ -19,8 +19,8 @@ NETWORK = NetworkConfig(architecture=Architecture(hidden=(8,)), steps=30, blocks
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = Preset({"mlp": Setting(NETWORK, seeds=(0,))}, main_job.QUICK_CLAIMS)
-    monkeypatch.setitem(main_job.PRESETS, "tiny", preset)  # type: ignore[arg-type]
+    preset = Preset({"mlp": Setting(NETWORK, seeds=(0,))}, QUICK_CLAIMS)
+    monkeypatch.setitem(PRESETS, "tiny", preset)  # type: ignore[arg-type]
 
 
 def _config(folder: Path, **changes: object) -> MainJobConfig:
@@ -29,7 +29,7 @@ def _config(folder: Path, **changes: object) -> MainJobConfig:
 
 @pytest.mark.usefixtures("tiny")
 def test_the_main_job_reports_what_holds_and_what_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main_job.main_job(_config(tmp_path)) == 1
+    assert main_job(_config(tmp_path)) == 1
     printed = capsys.readouterr().out
     assert "2/η" in printed
     assert "FAILS: the statistic is not defined for every seed" in printed
@@ -54,9 +54,9 @@ def _runs_again_without_training(folder: Path) -> None:
     before = (folder / "report" / "report.json").read_bytes()
     config = folder / "runs" / NETWORK.name / "config.json"
     stamp = config.stat().st_mtime_ns
-    assert main_job.main_job(_config(folder)) == 1
+    assert main_job(_config(folder)) == 1
     assert config.stat().st_mtime_ns == stamp
     assert (folder / "report" / "report.json").read_bytes() == before
     config.write_text(config.read_text().replace('"steps": 30', '"steps": 31'))
     with pytest.raises(InputError, match="another configuration"):
-        main_job.main_job(_config(folder))
+        main_job(_config(folder))
