@@ -187,7 +187,7 @@ def _make_network(
         data = store.obtain(setting.base(seed), None).data
         if (windows := find_windows(data)) is None:
             return  # never crosses 2/η: nothing to derive the run from
-        base = Base(data.load(), windows)
+        base = Base(data, windows)
     config = derive(role, setting, seed, base)
     assert config is not None
     store.obtain(config, base)

@@ -174,7 +174,7 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thor
         check_files(
             folder / "trajectory.zarr", json.loads((folder / "manifest.json").read_text()), CHECKED_BYTES, thorough
         )
-        data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False)
+        data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False, chunks=None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"run {folder} is damaged ({what}): delete it and run {made_by} again") from None

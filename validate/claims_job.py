@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from validate.cifar10 import EMBEDDED_PER_CLASS, Images, load_embedded, load_ful
 from validate.claims import CLAIMS, Claim, Evidence, Verdict, judge
 from validate.evidence import Store
 from validate.main_job import tell_outcome, with_choices
-from validate.plan import make_plan, minutes_left, roles_needed, seconds_a_gradient, table
+from validate.plan import PlannedRun, make_plan, minutes_left, roles_needed, seconds_a_gradient, table
 from validate.presets import preset_named
 from validate.report import print_verdicts, write_report
 from validate.report_content import NetworkPart, Report
@@ -75,21 +75,34 @@ def claims_job(config: ClaimsConfig) -> int:
         require_writable(config.report)
     store = Store(config.runs, images, device, config.force)
     print(f"opposing signals, claims, preset {config.preset}, {describe_device(device)}")
-    total = 0.0
+    plans = _tell_plans(config, store, claims, settings)
+    return 0 if config.plan else _make_and_judge(config, store, claims, settings, plans)
+
+
+def _tell_plans(
+    config: ClaimsConfig, store: Store, claims: Sequence[Claim], settings: Mapping[str, Setting]
+) -> dict[str, list[PlannedRun]]:
+    """Prints and returns each network's plan; a gradient is timed only where a run is missing."""
+    plans, total = {}, 0.0
     for kind, setting in settings.items():
         roles = roles_needed(claims, kind, config.roles)
-        plan = make_plan(setting, roles, config.runs)
-        gradient = seconds_a_gradient(setting.network, images, device)
+        plans[kind] = plan = make_plan(setting, roles, config.runs)
+        missing = any(not run.exists for run in plan)
+        gradient = seconds_a_gradient(setting.network, store.images, store.device) if missing else 0.0
         total += minutes_left(plan, gradient)
         print(f"\n{kind}: {len(setting.seeds)} seeds, {len(roles)} roles\n{table(plan, gradient)}")
     if len(settings) > 1:
         print(f"\nall networks: about {total:.0f} minutes left")
-    if config.plan:
-        return 0
-    return _make_and_judge(config, store, claims, settings)
+    return plans
 
 
-def _make_and_judge(config: ClaimsConfig, store: Store, claims: Sequence[Claim], settings: dict[str, Setting]) -> int:
+def _make_and_judge(
+    config: ClaimsConfig,
+    store: Store,
+    claims: Sequence[Claim],
+    settings: Mapping[str, Setting],
+    plans: Mapping[str, Sequence[PlannedRun]],
+) -> int:
     parts: list[NetworkPart] = []
     verdicts: list[Verdict] = []
     runs: list[Run] = []
@@ -103,7 +116,7 @@ def _make_and_judge(config: ClaimsConfig, store: Store, claims: Sequence[Claim],
     of_networks = [claim for claim in claims if claim.needs]
     for kind, setting in settings.items():
         print(f"\n{kind}")
-        evidence, made = store.train(kind, setting, roles_needed(of_networks, kind, config.roles))
+        evidence, made = store.train(kind, setting, plans[kind])
         parts.append(NetworkPart(evidence, setting.network, store.images))
         verdicts += [judge(claim, evidence) for claim in of_networks]
         runs += made

@@ -15,7 +15,7 @@ from validate.cifar10 import Images
 from validate.claims import Evidence, NetworkEvidence
 from validate.edge_study import EdgeConfig, study_edge
 from validate.network_run import NetworkConfig, run_network
-from validate.plan import PlannedRun, derive, make_plan
+from validate.plan import PlannedRun, derive
 from validate.presets import TWO_LAYER_RUNS, two_layer_name
 from validate.roles import Base, RunConfig, Setting
 from validate.windows import find_windows
@@ -76,9 +76,16 @@ class Store:
             for name, config in TWO_LAYER_RUNS.items()
         }
 
-    def train(self, kind: str, setting: Setting, roles: Sequence[str]) -> tuple[Evidence, list[Run]]:
-        """Evidence on a kind of network, and its runs; tells on the terminal what it makes and the time left."""
-        clock = _Clock(make_plan(setting, roles, self.runs), self.force)
+    def train(self, kind: str, setting: Setting, plan: Sequence[PlannedRun]) -> tuple[Evidence, list[Run]]:
+        """Evidence on a kind of network, and its runs; tells on the terminal what it makes and the time left.
+
+        Args:
+            kind: kind of network.
+            setting: of the network.
+            plan: of `validate.plan.make_plan`: every role of it is made for every seed of the setting.
+        """
+        roles = tuple(dict.fromkeys(run.role for run in plan))
+        clock = _Clock(plan, self.force)
         evidence: list[NetworkEvidence] = []
         made: list[Run] = []
         for seed in setting.seeds:
@@ -93,8 +100,8 @@ class Store:
                 runs[role] = run = self.obtain(config, base)
                 clock.end(role, seed, run)
                 if role == "base" and (windows := find_windows(run.data)) is not None:
-                    base = Base(run.data.load(), windows)
-            data = {role: run.data.load() for role, run in runs.items()}
+                    base = Base(run.data, windows)
+            data = {role: run.data for role, run in runs.items()}
             evidence.append(NetworkEvidence(seed, data, None if base is None else base.windows))
             made += runs.values()
         return Evidence(evidence, kind=kind), made

@@ -20,7 +20,7 @@ from theory.predictions import table as prediction_table
 from validate.cifar10 import load_embedded
 from validate.claims import CLAIMS, judge
 from validate.evidence import Store
-from validate.plan import roles_needed
+from validate.plan import make_plan, roles_needed
 from validate.presets import TWO_LAYER_RUNS, preset_named
 from validate.report import print_verdicts, write_report
 from validate.report_content import NetworkPart, Report
@@ -75,7 +75,7 @@ def main_job(config: MainJobConfig) -> int:
     two_layer = store.simulate()
     print(_distances(two_layer["default"][1]))
     print("\n3 real network: full-batch gradient descent on 2,000 CIFAR-10 images, with controls")
-    evidence, network_runs = store.train(kind, setting, roles_needed(claims, kind))
+    evidence, network_runs = store.train(kind, setting, make_plan(setting, roles_needed(claims, kind), config.runs))
     if not is_first():  # under torchrun, the first rank judges and reports
         return 0
     evidence = replace(evidence, two_layer={name: (of, run.data.load()) for name, (of, run) in two_layer.items()})

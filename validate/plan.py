@@ -119,9 +119,9 @@ def table(plan: Sequence[PlannedRun], gradient: float) -> str:
     for run in plan:
         name = run.config.name if run.config else "(derived from the base run, once that is there)"
         lines.append(f"    seed {run.seed} {run.role}: {name}{', there' if run.exists else ''}")
-    lines.append(
-        f"  {minutes_left(plan, gradient):.0f} minutes left, at {gradient:.3g} s a gradient on this machine now"
-    )
+    left = minutes_left(plan, gradient)
+    words = f"{left:.0f} minutes left, at {gradient:.3g} s a gradient on this machine now"
+    lines.append(f"  {words if left else 'every run is there'}")
     return "\n".join(lines)
 
 
@@ -133,7 +133,7 @@ def minutes_left(plan: Sequence[PlannedRun], gradient: float) -> float:
 def _finished_base(config: NetworkConfig, runs: Path) -> Base | None:
     data = read_run(runs, config.name).data
     windows = find_windows(data)
-    return None if windows is None else Base(data.load(), windows)
+    return None if windows is None else Base(data, windows)
 
 
 def _cost_and_steps(role: str, config: RunConfig | None, setting: Setting) -> tuple[float, int]:

@@ -13,6 +13,7 @@ import xarray as xr
 from sim import Architecture
 from sim.runs import Run
 from theory import InputError
+from validate import claims_job as claims_job_module
 from validate import edge_study, evidence, plan, presets
 from validate.cifar10 import load_embedded
 from validate.claims import CLAIMS, Bound, Claim, Evidence, NetworkEvidence, judge
@@ -59,7 +60,9 @@ def config(folder: Path, **changes: object) -> ClaimsConfig:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_tiny_plan_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tiny_plan_from_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert claims_job(config(tmp_path, plan=True)) == 0
     planned = capsys.readouterr().out
     assert "derived from the base run" in planned
@@ -84,8 +87,15 @@ def test_a_tiny_plan_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {run.config.name for run in made if run.config} == names
 
     before = (tmp_path / "report" / "report.json").read_bytes()
+
+    def timed(*of: object) -> float:
+        raise AssertionError("a gradient is timed where no run is missing")
+
+    monkeypatch.setattr(claims_job_module, "seconds_a_gradient", timed)
     assert claims_job(config(tmp_path)) == 1
-    assert "min left" not in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert "min left" not in again
+    assert "every run is there" in again
     assert (tmp_path / "report" / "report.json").read_bytes() == before
 
 
@@ -100,6 +110,10 @@ def test_only_the_roles_that_the_claims_need_are_planned(tmp_path: Path) -> None
     assert roles("C13", "T7") == ()
     assert roles_needed(claims_named(["C13"]), "vgg11") == ("batch_norm", "no_batch_norm")
     assert roles_needed([], "mlp", ["sam"]) == ("sam",)
+    # A claim on other networks asks for nothing here, even where the network has the role.
+    elsewhere = dataclasses.replace(claims_named(["C11a"])[0], networks=("vit",))
+    assert roles_needed([elsewhere], "mlp") == ()
+    assert roles_needed([elsewhere], "vit") == ("base", "adam", "momentum")
     plan = make_plan(SETTING, roles("C10a"), tmp_path / "none")
     assert [(run.role, run.seed, run.exists) for run in plan] == [
         (role, seed, False) for seed in (0, 1) for role in roles("C10a")
