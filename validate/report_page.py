@@ -26,12 +26,13 @@ TEMPLATE = Path(__file__).parent / "report_page.html"
 SHOWN_FINDINGS = 5
 
 
-def page(report: Report, groups: Sequence[dict[str, Any]]) -> str:
+def page(report: Report, groups: Sequence[dict[str, Any]], stable: Sequence[dict[str, Any]]) -> str:
     """The page.
 
     Args:
         report: what it tells.
         groups: the pairs found, as report.json has them.
+        stable: how far they are the same from window to window and seed to seed, as report.json has it.
     """
     predictions = "" if report.predictions is None else _predictions(prediction_table(report.predictions))
     drawn = "".join(_figure(name, path) for name, path in report.figures)
@@ -45,6 +46,7 @@ def page(report: Report, groups: Sequence[dict[str, Any]]) -> str:
         figures=f"<h2>Figures</h2>\n{drawn}" if drawn else "",
         cards="".join(_card(part) for part in report.parts),
         scores=_scores(groups),
+        stability=_stability(stable),
         groups="".join(_group_row(g) for g in groups),
         predictions=predictions,
         runs="".join(_run_row(r) for r in report.runs),
@@ -166,6 +168,18 @@ def _scores(groups: Sequence[dict[str, Any]]) -> str:
         if (score := group["opposing_score"]) is not None
     )
     return text(words or "no run has one")
+
+
+def _stability(stable: Sequence[dict[str, Any]]) -> str:
+    """Overlaps of the leading pairs in words, a sentence a network."""
+    words = []
+    for found in stable:
+        seeds = "" if found["seeds"] is None else f", {found['seeds']:.2f} with a pair of another seed"
+        windows = ", ".join(f"{share:.2f}" for share in found["windows"].values())
+        words.append(
+            f"{found['network']}: {windows} with a pair of the next window{seeds} (random groups {found['chance']:.2f})"
+        )
+    return text("; ".join(words) or "no run crosses")
 
 
 def _group_row(group: dict[str, Any]) -> str:

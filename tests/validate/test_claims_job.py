@@ -24,6 +24,7 @@ from validate.plan import make_plan, roles_needed
 from validate.presets import PRESETS, Preset
 from validate.report import write_report
 from validate.report_content import NetworkPart, Report
+from validate.report_groups import stability_json
 from validate.roles import ROLES, Setting
 from validate.windows import Windows, find_windows
 
@@ -214,7 +215,7 @@ def test_a_failure_and_a_claim_not_judged_are_told_apart() -> None:
     assert Report("tiny", [], [verdicts[1]], []).headline == "no claim was judged; 1 not judged"
 
 
-def test_the_report_has_the_groups_and_the_score_of_a_run_at_the_edge(tmp_path: Path) -> None:
+def test_the_report_has_the_groups_their_stability_and_the_score_of_a_run_at_the_edge(tmp_path: Path) -> None:
     """Images 7 and 150 swing against each other, 7 more: the score is twice the smaller one's share of the squares."""
     steps, n = 400, 2000
     direction = np.zeros(n)
@@ -232,5 +233,16 @@ def test_the_report_has_the_groups_and_the_score_of_a_run_at_the_edge(tmp_path: 
     assert group["opposing_score"]["energy_share"] == pytest.approx(1.0, abs=0.01)
     pair = group["singular_pairs"][0]
     assert {pair["positive"][0], pair["negative"][0]} == {7, 150}
+    (stable,) = json.loads((tmp_path / "report.json").read_text())["stability"]
+    # Two of the pair's 2 × 20 examples swing in both windows; the rest is noise, drawn anew by each.
+    assert 2 / 40 <= stable["windows"]["3"] < 0.3
+    assert stable["seeds"] is None
+    assert 0 < stable["chance"] < 0.1
+    twice = dataclasses.replace(seen, networks=[*seen.networks, dataclasses.replace(seen.networks[0], seed=4)])
+    same = stability_json(NetworkPart(twice, NetworkConfig(), load_embedded()))
+    assert same is not None
+    assert same["seeds"] == 1.0
     score = f"{group['opposing_score']['score']:.2f}"
+    words = f"mlp: {stable['windows']['3']:.2f} with a pair of the next window (random groups {stable['chance']:.2f})"
+    assert words in (tmp_path / "report.html").read_text()
     assert f"mlp, seed 3: {score} (" in (tmp_path / "report.html").read_text()
