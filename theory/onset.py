@@ -107,7 +107,8 @@ def population_onset(
             for j in range(pairs):
                 if crossing[j] is None and rate[j] > 2 and c * d > 0 and c * (d - fall) > 0:
                     crossing[j], residue[j] = t, float(log_s[j])
-                if crossing[j] is not None and step[j] is None and square[j] * model.alpha[j] * c > theta**2 * d > 0:
+                # α_j s_j² > θ² D/c, in which (c, b, s) → −(c, b, s) changes nothing
+                if crossing[j] is not None and step[j] is None and square[j] * rate[j] / lr > theta**2 * c * d > 0:
                     step[j] = t
             if None not in step or not math.isfinite(c):
                 break

@@ -202,6 +202,9 @@ def test_population_onset_is_the_step_of_descent_exactly(alpha: float, theta: fl
             break
         b, s, c = b + lr * c * (beta - c * b), (1 - lr * alpha * c * c) * s, c + lr * (push - alpha * c * s * s)
     assert (onset.step, onset.crossing_step, onset.error) == (t, crossing, 0.0)
+    # The network is the same with all weights' signs turned, and so is its onset.
+    turned = State(-1.0, [-0.4, -0.1, -0.05], [-0.9])
+    assert population_onset(Model([alpha], beta, np.ones(3)), turned, lr, theta=theta) == (onset,)
     # The two-recursion prediction on the same population; nothing rounds there, so that the residue is the seed.
     moments = SampleMoments.from_model(Model([alpha], beta, np.ones(3)))
     two = sample_onset(moments, State(1.0, [0.4, 0.1, 0.05], [0.9]), lr, theta=theta)
