@@ -17,7 +17,7 @@ class Windows:
     """Half-open stretches of steps.
 
     Attributes:
-        crossing: step of the first crossing of 2/η from below.
+        crossing: step of the first crossing of 2/η from below, as `first_crossing` has it.
         before: from 130 to 30 steps before the crossing, from the start on where there are fewer; at least 20 steps.
         select: the 75 steps from the crossing on, in which groups are chosen.
         evaluate: the 75 steps after those, in which the chosen groups are judged: choice and judgement share no step.
@@ -34,19 +34,21 @@ class Windows:
 
 
 def first_crossing(run: xr.Dataset) -> int | None:
-    """First measured step at which ηλ/2 ≥ 1 at the iterate and was below 1 at the measurement before; None without one.
+    """First measured step, from step 50 on, with ηλ/2 ≥ 1 at the iterate and below 1 at the measurement before, if any.
 
-    A network that starts above 2/η does not cross it by that: what counts is the first crossing from below.
+    A network that starts above 2/η, or peaks above it in its first steps and falls back, does not get there by
+    progressive sharpening, and leaves nothing to compare with before it.
     """
-    above = run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
-    crossed = np.flatnonzero(above[1:] & ~above[:-1]) + 1
-    return int(run["measured"].values[crossed[0]]) if crossed.size else None
+    steps, above = run["measured"].values, run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
+    crossed = steps[1:][above[1:] & ~above[:-1]]
+    crossed = crossed[crossed >= BEFORE_END + BEFORE_STEPS]
+    return int(crossed[0]) if crossed.size else None
 
 
 def find_windows(run: xr.Dataset) -> Windows | None:
-    """The windows of a run; None where it never crosses, crosses too early for a before, or ends too soon after."""
+    """The windows of a run; None where it never crosses, or ends too soon after."""
     crossing = first_crossing(run)
-    if crossing is None or crossing < BEFORE_END + BEFORE_STEPS:
+    if crossing is None:
         return None
     end = crossing + SELECT_STEPS + EVALUATE_STEPS
     if end > run.sizes["step"]:

@@ -122,3 +122,9 @@ def test_an_early_crossing_shortens_what_lies_before_it_and_a_start_above_is_no_
     assert later is not None
     assert later.crossing == 200
     assert later.before == slice(70, 170)
+    run["sharpness_iterate"].values[:5] = 10.0, 10.0, 10.0, 60.0, 10.0  # a peak at step 30
+    assert find_windows(run) == later
+    run["sharpness_iterate"].values[:6] = 10.0, 10.0, 10.0, 10.0, 10.0, 60.0  # at step 50 it counts
+    counted = find_windows(run)
+    assert counted is not None
+    assert counted.crossing == 50
