@@ -1,6 +1,4 @@
-"""The main job: ``python -m validate``; claims on several networks: ``claims``; one relation on one small
-network: ``relation``; the data: ``data fetch``.
-"""
+"""The main job: ``python -m validate``; beside it ``claims`` on several networks, ``relation``, and ``data fetch``."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ WIDTHS: Mapping[Kind, tuple[int, ...]] = {
     "mlp": (4, 8, 16, 32),
     "vgg11": (1, 2, 4),
     "resnet18": (1, 2),
-    "vit": (8, 16, 24),
+    "vit": (8, 16),
 }
 DEPTHS: Mapping[Kind, tuple[int | None, ...]] = {
     "mlp": (1, 2, 3),
@@ -27,8 +27,13 @@ DEPTHS: Mapping[Kind, tuple[int | None, ...]] = {
     "resnet18": (None,),
     "vit": (1, 2),
 }
-IMAGES = (12, 20, 32)
-"""Sizes that examples are drawn from, the smallest first."""
+IMAGES: Mapping[Kind, tuple[int, ...]] = {
+    "mlp": (12, 24, 48),
+    "vgg11": (12, 20),
+    "resnet18": (12, 20),
+    "vit": (12, 20),
+}
+"""Sizes that examples are drawn from, the smallest first; none takes more than seconds."""
 
 _FULL_WIDTH = {"vgg11": 64, "resnet18": 64, "vit": 384}
 _IMAGES = EMBEDDED_PER_CLASS * len(CLASSES)
@@ -49,7 +54,7 @@ class Configuration:
     """tanh, gelu or relu."""
     seed: int = 0
     """Seed of the initial weights."""
-    images: int = 20
+    images: int = 24
     """Number of images."""
     subset: int = 0
     """Seed of the choice of images among the embedded ones."""

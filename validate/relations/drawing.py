@@ -90,7 +90,7 @@ def draw_network(rng: np.random.Generator, kinds: Sequence[Kind]) -> Configurati
         depth=depths[rng.integers(len(depths))],
         activation=activations[rng.integers(len(activations))],
         seed=int(rng.integers(10**6)),
-        images=IMAGES[rng.integers(len(IMAGES))],
+        images=int(rng.choice(IMAGES[kind])),
         subset=int(rng.integers(10**6)),
     )
 

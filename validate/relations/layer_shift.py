@@ -1,7 +1,7 @@
 """From the start to the edge, the top eigenvector moves from the last layer to the first.
 
-The edge of a step size 2/λ is where the near-flow run has its largest sharpness λ. The claim C9 was made for a perceptron
-of two layers of 200 ReLU units on 2,000 images. At the size here it was found, on pilot draws, in the
+The edge of a step size 2/λ is where the near-flow run has its largest sharpness λ. The claim C9 was made for a
+perceptron of two layers of 200 ReLU units on 2,000 images. At the size here it was found, on pilot draws, in the
 transformer and the ResNet with every activation and in perceptrons with tanh; not in perceptrons with ReLU or GELU,
 whose first layer has its largest share at the start, nor in VGG-11 with ReLU.
 """
@@ -26,16 +26,15 @@ _RISE = "rise of log(first-layer share / last-layer share) from the start to the
 
 def _measure(config: Configuration) -> Measurement:
     flow = near_flow(config)
-    edge = int(flow.sharpness.argmax())
     ratio = np.log(flow.shares[:, 0] / flow.shares[:, -1])
     return Measurement(
-        {_RISE: float(ratio[edge] - ratio[0])},
+        {_RISE: float(ratio[flow.edge] - ratio[0])},
         {_SHARPENS: flow.largest >= SHARPENING * flow.sharpness[0], _CONVERGED: flow.converged},
         {
             "first-layer share at the start": float(flow.shares[0, 0]),
-            "at the sharpest": float(flow.shares[edge, 0]),
+            "at the sharpest": float(flow.shares[flow.edge, 0]),
             "last-layer share at the start": float(flow.shares[0, -1]),
-            "last-layer share at the sharpest": float(flow.shares[edge, -1]),
+            "last-layer share at the sharpest": float(flow.shares[flow.edge, -1]),
             "largest sharpness over the start's": float(flow.largest / flow.sharpness[0]),
         },
     )

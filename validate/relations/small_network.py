@@ -83,7 +83,11 @@ _embedded = functools.cache(load_embedded)
 NEAR_FLOW = 0.25
 """ηλ/2 of the near-flow run: every mode of the quadratic part decays on its own side, far from alternating."""
 
-FLOW_STEPS, FLOW_EVERY = 80, 8
+FLOW_STEPS, FLOW_EVERY = 64, 8
+TRANSIENT = 16
+"""Steps in which a network leaves its random start; the largest sharpness is looked for from there on."""
+KICK = 1e-4
+"""Part of the loss by which a branch starts up the valley's wall."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,10 @@ class NearFlow:
         sharpness: (m,) the sharpness there.
         shares: (m, layers) the top eigenvector's share in each layer.
         losses: (m,) mean loss.
-        sharpest: (size,) weights at the largest sharpness.
+        largest: the largest sharpness after the transient.
+        sharpest: (size,) weights there.
         vectors: eigenvectors there, to start from.
+        edge: its index among the measurements.
         converged: whether every measurement met its tolerance.
     """
 
@@ -106,14 +112,11 @@ class NearFlow:
     sharpness: np.ndarray
     shares: np.ndarray
     losses: np.ndarray
+    largest: float
     sharpest: Tensor
     vectors: Tensor
+    edge: int
     converged: bool
-
-    @property
-    def largest(self) -> float:
-        """The largest sharpness of the run."""
-        return float(self.sharpness.max())
 
 
 def near_flow(config: Configuration) -> NearFlow:
@@ -125,7 +128,7 @@ def near_flow(config: Configuration) -> NearFlow:
 def _near_flow(config: Configuration) -> NearFlow:
     network = small_network(config)
     point, time, lr, vectors = network.start, 0.0, 0.0, None
-    rows, best, sharpest, converged = [], -np.inf, (point, point[None]), True
+    rows, sharpest, converged = [], (-np.inf, point, point[None], 0), True
     for step in range(FLOW_STEPS + 1):
         losses, gradient = network.losses_and_gradient(point)
         if step % FLOW_EVERY == 0:
@@ -134,8 +137,8 @@ def _near_flow(config: Configuration) -> NearFlow:
             # 2 · ¼ / λ
             lr = 2 * NEAR_FLOW / max(value, 1e-3)
             rows.append((step, time, value, network.shares(vectors[0]), float(losses.mean())))
-            if value > best:
-                best, sharpest = value, (point, vectors)
+            if value > sharpest[0] and step >= TRANSIENT:
+                sharpest = value, point, vectors, step // FLOW_EVERY
         point, time = point - lr * gradient, time + lr
     steps, times, sharpness, shares, mean = (np.array(column) for column in zip(*rows, strict=True))
     return NearFlow(steps, times, sharpness, shares, mean, *sharpest, converged)
@@ -205,9 +208,11 @@ def descent(
 def branch(config: Configuration, steps: int, *, every: int, follow: float | None = None) -> Path:
     """Descent at the configuration's step size from the point of the near-flow run where the sharpness is largest.
 
-    There ηλ/2 is the configuration's multiple, and the change of step size sets off an oscillation at once: the
-    near-flow run lags behind the valley's floor by ⟨∇L, v⟩/λ.
+    There ηλ/2 is the configuration's multiple. The branch starts a little up the wall of the valley, along the top
+    eigenvector v, so that an oscillation is under way from its first step.
     """
-    flow = near_flow(config)
-    lr = 2 * config.multiple / flow.largest
-    return descent(small_network(config), flow.sharpest, steps, every=every, lr=lr, follow=follow, vectors=flow.vectors)
+    network, flow = small_network(config), near_flow(config)
+    # ½ λ κ² = KICK · L
+    kick = (2 * KICK * float(flow.losses[flow.edge]) / flow.largest) ** 0.5
+    start, lr = flow.sharpest + kick * flow.vectors[0], 2 * config.multiple / flow.largest
+    return descent(network, start, steps, every=every, lr=lr, follow=follow, vectors=flow.vectors)
