@@ -44,6 +44,8 @@ def alternating_share(series: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def _measure(config: Configuration, *, follow: float | None = None) -> Measurement:
     path = branch(config, STEPS, every=2, follow=follow)
+    if len(path.points) < LATE + 5:  # it diverged
+        return Measurement({_WEIGHTS: np.inf, _LOSSES: np.inf}, {_BELOW: False, _CONVERGED: True})
     weights, losses = alternating_share(path.points.numpy()), alternating_share(path.losses)
     return Measurement(
         {_WEIGHTS: float(np.median(weights[-LATE:])), _LOSSES: float(np.median(losses[-LATE:]))},

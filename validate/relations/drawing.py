@@ -82,7 +82,7 @@ def examine_many(
 
 def draw_network(rng: np.random.Generator, kinds: Sequence[Kind]) -> Configuration:
     """A network and its images."""
-    kind = kinds[rng.integers(len(kinds))]
+    kind = kinds[int(rng.integers(len(kinds)))]
     widths, depths, activations = WIDTHS[kind], DEPTHS[kind], tuple(ACTIVATIONS)
     return Configuration(
         kind=kind,
