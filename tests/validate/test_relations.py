@@ -27,10 +27,10 @@ from validate.relations.small_network import near_flow, small_network
 EXAMPLES = max(1, settings.default.max_examples // 10)
 
 PINNED = {
-    "damped-oscillation": Configuration(width=8, multiple=0.8),
+    "damped-oscillation": Configuration(width=16, depth=3, images=48, multiple=0.6),
     "alternation": Configuration(width=16, depth=3, images=48, multiple=1.3),
     "growth-factor": Configuration(width=16, depth=3, images=48, multiple=1.2),
-    "descent-lemma": Configuration(width=8, multiple=0.7),
+    "descent-lemma": Configuration(width=8, multiple=0.05),
     "interlacing": Configuration(width=8, depth=2, activation="gelu", multiple=0.5),
     "layer-shift": Configuration(width=16, depth=3, images=48),
     "balancedness": Configuration(width=8, depth=2, activation="relu", multiple=0.1),
@@ -141,8 +141,6 @@ def test_the_smallest_network_of_each_kind_runs_and_near_flow_lowers_its_loss(ki
     assert flow.converged
     assert flow.losses[-1] < flow.losses[0]
     assert flow.largest == flow.sharpness[2:].max()
-    # Independent: the largest eigenvalue of the dense Hessian, from autograd row by row, would take minutes; the
-    # Rayleigh quotient of the vector found is what a second product gives.
     v = flow.vectors[0]
     hv = small_network(config).hessian(flow.sharpest).matvec(v)
     assert float(v @ hv) == pytest.approx(flow.largest, rel=1e-3)

@@ -95,11 +95,6 @@ class Configuration:
         )
 
     @property
-    def smooth(self) -> bool:
-        """Whether the loss is twice differentiable: no ReLU and, in VGG-11, no max pooling."""
-        return self.activation != "relu" and self.kind != "vgg11"
-
-    @property
     def words(self) -> tuple[str, ...]:
         """The options that give this configuration on the command line, all of them.
 

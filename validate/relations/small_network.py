@@ -86,6 +86,8 @@ NEAR_FLOW = 0.25
 FLOW_STEPS, FLOW_EVERY = 64, 8
 TRANSIENT = 16
 """Steps in which a network leaves its random start; the largest sharpness is looked for from there on."""
+FLATTEST = 1e-3
+"""Sharpness below which a step size grows no further."""
 KICK = 1e-4
 """Part of the loss by which a branch starts up the valley's wall."""
 
@@ -95,9 +97,7 @@ class NearFlow:
     """Descent with a step size that keeps ηλ/2 at a quarter, the stand-in for gradient flow.
 
     Attributes:
-        steps: (m,) measured steps.
-        times: (m,) flow time Σ η there.
-        sharpness: (m,) the sharpness there.
+        sharpness: (m,) the sharpness, from the start on every `FLOW_EVERY` steps.
         shares: (m, layers) the top eigenvector's share in each layer.
         losses: (m,) mean loss.
         largest: the largest sharpness after the transient.
@@ -107,8 +107,6 @@ class NearFlow:
         converged: whether every measurement met its tolerance.
     """
 
-    steps: np.ndarray
-    times: np.ndarray
     sharpness: np.ndarray
     shares: np.ndarray
     losses: np.ndarray
@@ -127,7 +125,7 @@ def near_flow(config: Configuration) -> NearFlow:
 @functools.lru_cache(maxsize=4)
 def _near_flow(config: Configuration) -> NearFlow:
     network = small_network(config)
-    point, time, lr, vectors = network.start, 0.0, 0.0, None
+    point, lr, vectors = network.start, 0.0, None
     rows, sharpest, converged = [], (-np.inf, point, point[None], 0), True
     for step in range(FLOW_STEPS + 1):
         losses, gradient = network.losses_and_gradient(point)
@@ -135,13 +133,13 @@ def _near_flow(config: Configuration) -> NearFlow:
             pairs = network.top(point, start=vectors)
             value, vectors, converged = float(pairs.values[0]), pairs.vectors, converged and pairs.converged
             # 2 · ¼ / λ
-            lr = 2 * NEAR_FLOW / max(value, 1e-3)
-            rows.append((step, time, value, network.shares(vectors[0]), float(losses.mean())))
+            lr = 2 * NEAR_FLOW / max(value, FLATTEST)
+            rows.append((value, network.shares(vectors[0]), float(losses.mean())))
             if value > sharpest[0] and step >= TRANSIENT:
                 sharpest = value, point, vectors, step // FLOW_EVERY
-        point, time = point - lr * gradient, time + lr
-    steps, times, sharpness, shares, mean = (np.array(column) for column in zip(*rows, strict=True))
-    return NearFlow(steps, times, sharpness, shares, mean, *sharpest, converged)
+        point = point - lr * gradient
+    sharpness, shares, mean = (np.array(column) for column in zip(*rows, strict=True))
+    return NearFlow(sharpness, shares, mean, *sharpest, converged)
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ def descent(
         if step % every == 0 or step == steps:
             pairs = network.top(point, start=vectors)
             sharpness, vectors, converged = float(pairs.values[0]), pairs.vectors, converged and pairs.converged
-            lr = lr if follow is None else 2 * follow / max(sharpness, 1e-3)
+            lr = lr if follow is None else 2 * follow / max(sharpness, FLATTEST)
             multiples.append(lr * sharpness / 2)
             tops.append(vectors[0])
         point = point - lr * gradient
@@ -213,6 +211,6 @@ def branch(config: Configuration, steps: int, *, every: int, follow: float | Non
     """
     network, flow = small_network(config), near_flow(config)
     # ½ λ κ² = KICK · L
-    kick = (2 * KICK * float(flow.losses[flow.edge]) / flow.largest) ** 0.5
+    kick = (2 * KICK * float(flow.losses[flow.edge]) / max(flow.largest, FLATTEST)) ** 0.5
     start, lr = flow.sharpest + kick * flow.vectors[0], 2 * config.multiple / flow.largest
     return descent(network, start, steps, every=every, lr=lr, follow=follow, vectors=flow.vectors)
