@@ -13,7 +13,7 @@ from sim.curvature import top_block_eigenpairs, top_eigenpairs
 from validate.claims.base import Bound
 from validate.relations.base import Domain, Measurement, Relation
 from validate.relations.configuration import Configuration
-from validate.relations.small_network import SmallNetwork, branch, near_flow, small_network
+from validate.relations.small_network import SmallNetwork, branch, small_network
 
 STEPS = 8
 TOLERANCE = 1e-4
@@ -24,11 +24,10 @@ _BLOCK = "largest block sharpness over the whole's, its residual added"
 
 
 def _measure(config: Configuration, *, of_sum: bool = False) -> Measurement:
-    network, flow = small_network(config), near_flow(config)
+    network = small_network(config)
     points = {
         "at the start": network.start,
-        "at the near-flow run's sharpest": flow.sharpest,
-        f"after {STEPS} steps of η": branch(config, STEPS, every=STEPS).points[-1],
+        f"{STEPS} steps of η past the sharpest point": branch(config, STEPS, every=STEPS).points[-1],
     }
     found = {place: _largest(network, point, of_sum) for place, point in points.items()}
     ratios = {place: ratio for place, (ratio, _, _) in found.items()}
