@@ -29,31 +29,40 @@ STEPS = 8
 
 _IDENTITY = "error of η²(‖∇_w‖² + ∂_b² − ‖∇_u‖²) as a step's change of Q, relative to the largest change"
 _SLOPE = "slope of log drift on log η"
-_MOVES = "Q drifts by more than rounding"
+VISIBLE = 1e8
+"""Units of rounding of ‖w‖² + b² + ‖u‖² that a step must change Q by, so that 10⁻⁶ of the change can be seen."""
+_MOVES = f"the changes of Q in a step stand out of rounding, {VISIBLE:.0e} times"
 
 
 def balances(network: SmallNetwork, vector: Tensor) -> Tensor:
     """(hidden units,) ‖w‖² + b² − ‖u‖² of every hidden unit or channel, the vector being weights or a gradient."""
+    incoming, outgoing = _terms(network, vector)
+    return incoming - outgoing
+
+
+def _terms(network: SmallNetwork, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """(hidden units,) ‖w‖² + b², and ‖u‖²."""
     parts = network.parts(vector)
     incoming = [w.flatten(1).square().sum(1) + b.square() for w, b in zip(parts[::2], parts[1::2], strict=True)]
     outgoing = [w.transpose(0, 1).flatten(1).square().sum(1) for w in parts[::2]]
-    return torch.cat([i - o for i, o in zip(incoming[:-1], outgoing[1:], strict=True)])
+    return torch.cat(incoming[:-1]), torch.cat(outgoing[1:])
 
 
 def _measure(config: Configuration) -> Measurement:
     network = small_network(config)
     lr = 2 * config.multiple / near_flow(config).largest
     runs = [_drift(network, lr / halved, STEPS * halved) for halved in (1, 2, 4)]
-    drifts = np.array([drift for drift, _ in runs])
+    drifts, errors, changes = np.array(runs).T
+    size = float(torch.add(*_terms(network, network.start)).max())
     return Measurement(
-        {_IDENTITY: max(error for _, error in runs), _SLOPE: float(np.log2(drifts[1] / drifts[2]))},
-        {_MOVES: bool(drifts.min() > 1e-12 * float(balances(network, network.start).norm()))},
+        {_IDENTITY: float((errors / changes).max()), _SLOPE: float(np.log2(drifts[1] / drifts[2]))},
+        {_MOVES: bool(changes.min() >= VISIBLE * np.finfo(np.float64).eps * size)},
         {f"drift of Q at {name}": float(drift) for name, drift in zip(("η", "η/2", "η/4"), drifts, strict=True)},
     )
 
 
-def _drift(network: SmallNetwork, lr: float, steps: int) -> tuple[float, float]:
-    """Norm of all units' drifts over the steps, and the largest error of a step's predicted change."""
+def _drift(network: SmallNetwork, lr: float, steps: int) -> tuple[float, float, float]:
+    """Norm of all units' drifts over the steps, largest error of a step's predicted change, and largest change."""
     point = network.start
     first = last = balances(network, point)
     changes, errors = [], []
@@ -65,7 +74,7 @@ def _drift(network: SmallNetwork, lr: float, steps: int) -> tuple[float, float]:
         errors.append(float((now - last - lr**2 * balances(network, gradient)).abs().max()))
         changes.append(float((now - last).abs().max()))
         last = now
-    return float((last - first).norm()), max(errors) / max(changes)
+    return float((last - first).norm()), max(errors), max(changes)
 
 
 BALANCEDNESS = Relation(
