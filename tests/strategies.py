@@ -1,4 +1,4 @@
-"""Hypothesis strategies for models and states of the two-layer network."""
+"""Hypothesis strategies for models and states of the two-layer network, and for small networks on real images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from theory import Model, State
+from validate.relations import Configuration, Domain
+from validate.relations.configuration import DEPTHS, IMAGES, WIDTHS
 
 
 def finite(low: float, high: float) -> st.SearchStrategy[float]:
@@ -47,3 +49,24 @@ def models_with_states(draw: st.DrawFn, **options: float) -> tuple[Model, State]
     """A model and a state of it; options as for `models`."""
     model = draw(models(**options))  # type: ignore[arg-type]
     return model, draw(states(model))
+
+
+@st.composite
+def configurations(draw: st.DrawFn, domain: Domain) -> Configuration:
+    """A configuration of a relation's domain; shrinks to the first kind, smallest network, fewest images, seeds 0.
+
+    The first kind, the perceptron, is drawn more often than the others: it takes a tenth of their time.
+    """
+    kind = draw(st.sampled_from([domain.kinds[0]] * 5 + list(domain.kinds)))
+    low, high = (round(1000 * multiple) for multiple in domain.multiples)
+    return Configuration(
+        kind=kind,
+        width=draw(st.sampled_from(WIDTHS[kind])),
+        depth=draw(st.sampled_from(DEPTHS[kind])),
+        activation=draw(st.sampled_from(domain.activations_of(kind))),
+        seed=draw(st.integers(0, 10**6)),
+        images=draw(st.sampled_from(IMAGES[kind])),
+        subset=draw(st.integers(0, 10**6)),
+        # Three digits make a short command.
+        multiple=draw(st.integers(low, high)) / 1000,
+    )

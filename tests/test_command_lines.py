@@ -35,6 +35,8 @@ def test_each_package_explains_itself(package: str, tmp_path: Path) -> None:
         (("validate", "--nonsense"), ("--nonsense",)),
         (("validate", "claims", "--claims", "C99"), ("no claim C99", "C16")),
         (("validate", "claims", "--network", "lenet"), ("--network is lenet", "vgg11")),
+        (("validate", "relation", "gravity"), ("no relation gravity", "growth-factor")),
+        (("validate", "relation", "interlacing", "--width", "0"), ("--width is 0", "at least 1")),
         (("validate", "data", "fetch", "--source", "nowhere"), ("nowhere", "cannot be read")),
         (("sim", "two-layer", "--fraction", "2"), ("--fraction is 2.0", "at most 1")),
         (("theory", "predict", "--alpha", "-1"), ("--alpha is -1.0", "above 0")),
