@@ -47,9 +47,7 @@ def _measured(network: NetworkConfig) -> NetworkConfig:
 
 
 def _perceptron(activation: str) -> PredictionSetting:
-    return PredictionSetting(
-        _measured(NetworkConfig(Architecture(hidden=(50, 50), activation=activation))), _STEPS
-    )
+    return PredictionSetting(_measured(NetworkConfig(Architecture(hidden=(50, 50), activation=activation))), _STEPS)
 
 
 def _around(kind: str, *factors: float) -> PredictionSetting:

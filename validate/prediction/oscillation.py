@@ -1,4 +1,4 @@
-"""Predictions of one run's oscillation by the reduced map, from measurements up to a stated step, and what came after."""
+"""Predictions of a run's oscillation by the reduced map, from measurements up to a stated step, and what came after."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Point:
     Attributes:
         predicted: by theory.
         measured: on the network, after what the prediction was made from.
-        control: the prediction with something of the network's other directions in its place; NaN without one.
+        control: the two with something of the network's other directions in the place of one; NaN without.
     """
 
     predicted: float
     measured: float
-    control: float = float("nan")
+    control: tuple[float, float] = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def _wait_by_growth_law(trace: Trace) -> Point:
         return float(reached[0] + 1) if reached.size else float("nan")
 
     bulk = np.full(len(later), trace.bulk_excess)
-    return Point(wait(trace.excess_at(later)), float(trace.onset - trace.start_step), wait(bulk))
+    measured = float(trace.onset - trace.start_step)
+    return Point(wait(trace.excess_at(later)), measured, (wait(bulk), measured))
 
 
 @dataclass(frozen=True)
@@ -159,16 +160,17 @@ def growth_points(trace: Trace) -> list[Point]:
     for stretch in stretches_of(trace):
         if stretch.clear:
             e = float(np.mean(trace.excess_at([stretch.begin, stretch.end])))
-            points.append(Point(-(1 + e), stretch.growth, -(1 + trace.bulk_excess)))
+            points.append(Point(-(1 + e), stretch.growth, (-(1 + trace.bulk_excess), stretch.growth)))
     return points
 
 
 def variance_points(trace: Trace) -> list[Point]:
     """Mean x² in each stretch in which the oscillation stands, against 2a/b there; control: x² along the bulk."""
-    return [
-        Point(_ratio(2 * trace.a[s.measurement], trace.b[s.measurement]), s.square, _bulk_square(trace, s))
-        for s in _standing(trace)
-    ]
+    points = []
+    for stretch in _standing(trace):
+        told = _ratio(2 * trace.a[stretch.measurement], trace.b[stretch.measurement])
+        points.append(Point(told, stretch.square, (told, _bulk_square(trace, stretch))))
+    return points
 
 
 def _standing(trace: Trace) -> list[Stretch]:
@@ -192,7 +194,7 @@ def first_spike(trace: Trace) -> Spike | None:
     after = peaks[peaks >= max(trace.onset, trace.start_step)] if trace.onset is not None else peaks[:0]
     if not after.size:
         return None
-    near = trace.x[max(after[0] - 3, 0) : after[0] + 4] ** 2
+    near = trace.square[max(after[0] - 3, 0) : after[0] + 4]
     return Spike(int(after[0]), float(np.nanmax(near)))
 
 

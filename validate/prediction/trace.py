@@ -1,8 +1,8 @@
 """What one run of a network shows of the reduced map: displacement, excess, a and b, step by step, and its events.
 
 Which direction? Before the onset the unstable direction is the top eigenvector (of the study's start, held fixed), and
-the bounce has not risen above rounding; from the onset on it is the direction of the bounce (`validate.claims.bounce`).
-Displacement, λ, a and b are those along the one up to the onset and along the other after it.
+the bounce has not risen above rounding; after it it is the direction of the bounce (`validate.claims.bounce`).
+Displacement, λ, a and b are those along the one up to the first measurement after the onset, along the other from it on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Trace:
     Attributes:
         lr: step size η.
         steps: (n,) consecutive step numbers.
-        x: (n,) alternating part of the displacement along the unstable direction; NaN where it is not defined.
+        x: (n,) alternating part of the displacement along the unstable direction; NaN where it is not defined, as at a
+            measurement of the bounce, where one direction takes over from another.
+        square: (n,) x², at those measurements too.
         loss: (n,) mean loss.
         swing: (n,) root mean square over examples of the alternating part of their losses; NaN at the ends.
         measured: (m,) index in `steps` of the measurements.
@@ -47,6 +49,7 @@ class Trace:
     lr: float
     steps: npt.NDArray[np.int64]
     x: Array
+    square: Array
     loss: Array
     swing: Array
     measured: npt.NDArray[np.int64]
@@ -70,7 +73,7 @@ class Trace:
         return float(np.sqrt(np.nanmean(known**2)))
 
     def excess_at(self, index: npt.ArrayLike) -> Array:
-        """e at indices in `steps`, linear between measurements and constant beyond them."""
+        """Excess e at indices in `steps`, linear between measurements and constant beyond them."""
         known = np.isfinite(self.excess)
         return np.asarray(np.interp(index, self.measured[known], self.excess[known]))
 
@@ -83,9 +86,14 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
     sizes = amplitude(group_gap(base["loss"].values[: windows.edge.stop], pair))
     onset = onset_step(sizes, slice(windows.edge.start, windows.edge.stop - 1))
     onset = None if onset is None else onset - int(steps[0])
-    after = np.arange(len(steps)) >= (len(steps) if onset is None else onset)
+    later = measured[measured >= (len(steps) if onset is None else onset)]
+    after = np.arange(len(steps)) >= (later[0] if later.size else len(steps))
     fixed = smooth_free_displacement(edge["gradient_projection"].values, lr)
     bounce = kinematic_displacement(edge["gradient_along_bounce"].values, lr)
+    bounce[measured] = np.nan
+    x = np.where(after, bounce, fixed[:, 0])
+    square = x**2
+    square[measured] = np.where(after[measured], edge["bounce_square"].values, square[measured])
     losses = edge["loss"].values
     swing = np.full(len(steps), np.nan)
     swing[1:-1] = np.sqrt(np.mean(alternating_part(losses) ** 2, axis=1))
@@ -96,7 +104,8 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
     return Trace(
         lr=lr,
         steps=steps,
-        x=np.where(after, bounce, fixed[:, 0]),
+        x=x,
+        square=square,
         loss=losses.mean(axis=1, dtype=np.float64),
         swing=swing,
         measured=measured,
