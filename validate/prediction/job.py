@@ -1,4 +1,4 @@
-"""``python -m validate predict``: theory's reduced map fed with a network's measurements, against what the network does."""
+"""``python -m validate predict``: the reduced map fed with a network's measurements, against what the network does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PredictConfig:
     seeds: tuple[int, ...] = SEEDS
     """Seeds of the initial weights."""
     read: str | None = None
-    """Make no runs: score the finished base runs with an edge study whose name begins so, such as vgg11-; '' for all."""
+    """Make no runs: score the finished base runs with an edge study whose names begin so, such as vgg11-."""
     device: str = "auto"
     """auto, cpu or cuda."""
     runs: Path = Path("runs")
