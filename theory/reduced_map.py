@@ -131,7 +131,8 @@ class ReducedMap:
         >>> int(steps[0]), round(float(heights[0]), 2)  # the closed form of `spike`: 103.84
         (106, 103.96)
         """
-        squares = self.iterate(x, y, steps)[0] ** 2
+        with np.errstate(over="ignore", invalid="ignore"):  # as in `iterate`
+            squares = self.iterate(x, y, steps)[0] ** 2
         inner = squares[1:-1]
         at = np.flatnonzero((inner > squares[:-2]) & (inner >= squares[2:]) & np.isfinite(inner)) + 1
         return at, squares[at]

@@ -25,6 +25,8 @@ SETTLING = 75
 FLOOR_STEPS = 15
 """Steps before the first spike over which the loss is taken to be on its floor, and carried on in a straight line."""
 ORBIT_STEPS = 5000
+LARGEST_HEIGHT = 0.6
+"""Of w = η²bx²/2 at the peak, up to which the closed form of a spike holds (`theory.spikes.within_domain`)."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ def predict_oscillation(trace: Trace) -> dict[str, list[Point]]:
         "variance ahead": [_variance_ahead(trace)],
         "spike": [_spike_height(trace, at_start, spike)],
         "spike from onset": [_spike_height(trace, at_onset, spike)],
+        "spike in its domain": [_spike_height(trace, _within_domain(at_onset), spike)],
         "loss rise": [_loss_rise(trace, at_start, spike)],
         "loss rise from onset": [_loss_rise(trace, at_onset, spike)],
+        "loss rise, x² measured": [_loss_rise(trace, at_onset, spike, of_measured=True)],
         "period": [_period(trace, at_start, spike)],
         "period, a after spike": [_period_after(trace, spike)],
         "period of the orbit": [_orbit_period(trace, at_start, spike)],
@@ -112,14 +116,15 @@ def _wait(trace: Trace, at: MapAt | None) -> Point:
 
 def _wait_by_growth_law(trace: Trace) -> Point:
     """The same with the size of x at the onset and every λ as measured: the growth law alone."""
-    if trace.onset is None or trace.onset <= trace.start_step or not np.isfinite(trace.x[trace.onset]):
+    if trace.onset is None or trace.onset <= trace.start_step or not trace.square[trace.onset] > 0:
         return Point(float("nan"), float("nan"))
+    gain = np.log(trace.square[trace.onset]) / 2 - np.log(trace.start_size)
     later = np.arange(trace.start_step, len(trace.steps))
 
     def wait(excess: Array) -> float:
         # ln|x_τ| = ln|x_0| + Σ ln|1 − ηλ|
         gained = np.cumsum(np.log(np.abs(1 + excess)))
-        reached = np.flatnonzero(gained >= np.log(abs(trace.x[trace.onset]) / trace.start_size))
+        reached = np.flatnonzero(gained >= gain)
         return float(reached[0] + 1) if reached.size else float("nan")
 
     bulk = np.full(len(later), trace.bulk_excess)
@@ -217,7 +222,12 @@ def _peak(at: MapAt) -> float:
     return float(at.reduced.spike(at.x, at.y).height)
 
 
-def _loss_rise(trace: Trace, at: MapAt | None, spike: Spike | None) -> Point:
+def _within_domain(at: MapAt | None) -> MapAt | None:
+    """The same where the spike's formula claims its error bound: w ≤ 0.6 (`theory.spikes.within_domain`)."""
+    return at if at is not None and at.reduced.scale * _peak(at) <= LARGEST_HEIGHT else None
+
+
+def _loss_rise(trace: Trace, at: MapAt | None, spike: Spike | None, *, of_measured: bool = False) -> Point:
     """Loss at its highest in the first spike, above the floor of the steps before the spike carried on."""
     if spike is None or trace.onset is None:
         return Point(float("nan"), float("nan"))
@@ -226,7 +236,9 @@ def _loss_rise(trace: Trace, at: MapAt | None, spike: Spike | None) -> Point:
     slope, offset = np.polyfit(floor, trace.loss[floor], 1)
     near = np.arange(max(spike.peak - 5, 0), min(spike.peak + 6, len(trace.loss)))
     rise = float(np.max(trace.loss[near] - (offset + slope * near)))
-    return Point(float("nan") if at is None else float(at.reduced.loss_rise(_peak(at))), rise)
+    if at is None:
+        return Point(float("nan"), rise)
+    return Point(float(at.reduced.loss_rise(spike.square if of_measured else _peak(at))), rise)
 
 
 def _interval(trace: Trace, spike: Spike | None) -> float:

@@ -2,7 +2,7 @@
 
 Which direction? Before the onset the unstable direction is the top eigenvector (of the study's start, held fixed), and
 the bounce has not risen above rounding; after it it is the direction of the bounce (`validate.claims.bounce`).
-Displacement, λ, a and b are those along the one up to the first measurement after the onset, along the other from it on.
+Displacement, λ, a and b are along the one up to the first measurement after the onset, along the other from it on.
 """
 
 from __future__ import annotations
