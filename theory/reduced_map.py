@@ -102,8 +102,8 @@ class ReducedMap:
     def wait(self, x: float, visible: float, y: float = 0.0) -> float:
         """Steps in which |x| grows from a small start to a visible size, while it is too small to act back on y.
 
-        Until then e = e₀ + gt, and ln|x| gains ∫₀^τ ln(1 + e₀ + gt) dt. A start below threshold loses first what its
-        way up to threshold costs, q(e₀)/g with q(e) = (1 + e) ln(1 + e) − e.
+        Until then e = e₀ + gt, and ln|x| gains Σ ln(1 + e₀ + gt) = ∫₀^τ ln(1 + e₀ − g/2 + gt) dt, to second order in g.
+        A start below threshold loses first what its way up costs, q(e₀)/g with q(e) = (1 + e) ln(1 + e) − e.
 
         Args:
             x: displacement at the start, not 0.
@@ -115,11 +115,12 @@ class ReducedMap:
 
         >>> reduced = ReducedMap(a=1.0, b=1.0, lr=0.1)
         >>> round(reduced.wait(1e-6, 1e-2), 1), round(reduced.wait(1e-6, 1e-2, y=-1.0), 1)
-        (45.9, 57.2)
+        (46.4, 57.9)
         """
         require_positive("visible", visible)
         self._require_start(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
-        e, g = self.lr * y, self.drive
+        g = self.drive
+        e = max(self.lr * y - g / 2, -1 + 1e-12)
         start = (1 + e) * np.log1p(e) - e
         length = max(float(np.log(visible / abs(x))), 0.0)
         return max(float(ramp_delay(length + start / g, g)) - e / g, 0.0)

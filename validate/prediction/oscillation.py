@@ -88,7 +88,7 @@ def map_at(trace: Trace, index: int) -> MapAt | None:
     a, b, e = (float(v[index]) for v in (trace.a, trace.b, trace.excess))
     near = trace.x[max(trace.measured[index] - 1, 0) : trace.measured[index] + 1]
     size = trace.start_size if index == trace.start else _rms(near)
-    if not (a > 0 and b > 0 and np.isfinite(e) and size > 0):
+    if not (a > 0 and b > 0 and e > -1 and size > 0):  # NaN fails each
         return None
     return MapAt(ReducedMap(a, b, trace.lr), size, e / trace.lr)
 

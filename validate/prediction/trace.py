@@ -41,8 +41,8 @@ class Trace:
         b: (m,) ‖∇⊥λ‖².
         bulk_excess: ηλ − 2 of the bulk's eigenvalues at the study's start (their median), for controls.
         bulk_x: (n, directions) alternating displacement along bulk eigenvectors held fixed, for controls.
-        onset: index in `steps` of the first step at which the leading pair's gap swings visibly (C2); may lie before
-            the study's start, and is None where there is none.
+        onset: index in `steps` of the first step at which the leading pair's gap swings visibly (`visible_onset`); may lie
+            before the study's start, and is None where there is none.
         start: index in `measured` from whose measurements predictions are made: the first from the crossing of 2/η on.
     """
 
@@ -82,9 +82,7 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
     """The trace of a base run and its edge study."""
     lr, steps = edge.attrs["lr"], edge["edge_step"].values
     measured = np.searchsorted(steps, edge["edge_measured"].values)
-    pair = singular_pairs(base["loss"][windows.select], count=1)[0]
-    sizes = amplitude(group_gap(base["loss"].values[: windows.edge.stop], pair))
-    onset = onset_step(sizes, slice(windows.edge.start, windows.edge.stop - 1))
+    onset = visible_onset(base, windows)
     onset = None if onset is None else onset - int(steps[0])
     later = measured[measured >= (len(steps) if onset is None else onset)]
     after = np.arange(len(steps)) >= (later[0] if later.size else len(steps))
@@ -117,6 +115,19 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
         onset=onset,
         start=int(np.searchsorted(steps[measured], windows.crossing).clip(max=len(measured) - 1)),
     )
+
+
+def visible_onset(base: xr.Dataset, windows: Windows) -> int | None:
+    """Step at which the leading pair's gap first swings half as much as once the oscillation stands.
+
+    C2's rule, but for two things that a long wait asks for: the level is that of the second half of the edge, since the
+    first may pass in waiting, and the pair is chosen there. Steps from 130 before the crossing on are looked at.
+    """
+    pair = singular_pairs(base["loss"][windows.evaluate], count=1)[0]
+    begin = windows.before.start
+    sizes = amplitude(group_gap(base["loss"].values[begin : windows.edge.stop], pair))
+    found = onset_step(sizes, slice(windows.evaluate.start - begin, windows.evaluate.stop - begin - 1))
+    return None if found is None else found + begin
 
 
 def kinematic_displacement(slope: npt.ArrayLike, lr: float) -> Array:
