@@ -164,5 +164,7 @@ def _interval(
         return float("nan"), float("nan")
     drawn = rng.integers(len(tables), size=(RESAMPLES, len(tables)))
     values = np.array([measure([tables[i] for i in row]) for row in drawn])
+    if not np.isfinite(values).any():
+        return float("nan"), float("nan")
     low, high = np.nanquantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return float(low), float(high)

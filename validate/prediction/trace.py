@@ -41,8 +41,8 @@ class Trace:
         b: (m,) ‖∇⊥λ‖².
         bulk_excess: ηλ − 2 of the bulk's eigenvalues at the study's start (their median), for controls.
         bulk_x: (n, directions) alternating displacement along bulk eigenvectors held fixed, for controls.
-        onset: index in `steps` of the first step at which the leading pair's gap swings visibly (`visible_onset`); may lie
-            before the study's start, and is None where there is none.
+        onset: index in `steps` of the first step at which the leading pair's gap swings visibly (`visible_onset`); it
+            may lie before the study's start, and is None where there is none.
         start: index in `measured` from whose measurements predictions are made: the first from the crossing of 2/η on.
     """
 
