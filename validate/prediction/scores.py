@@ -14,7 +14,7 @@ from validate.prediction.quantities import Quantity
 
 Array = npt.NDArray[np.float64]
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
