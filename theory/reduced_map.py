@@ -138,15 +138,6 @@ class ReducedMap:
         at = np.flatnonzero((inner > squares[:-2]) & (inner >= squares[2:]) & np.isfinite(inner)) + 1
         return at, squares[at]
 
-    def loss_rise(self, square: npt.ArrayLike) -> Array:
-        """By how much the loss at displacement ±x lies above the valley's floor, ½λx² at λ = 2/η, of x² = `square`.
-
-        >>> float(ReducedMap(a=1.0, b=1.0, lr=0.1).loss_rise(0.2))
-        2.0
-        """
-        # ½λx² = x²/η
-        return np.asarray(np.asarray(square, dtype=np.float64) / self.lr)
-
     def invariant(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
         """H = e² + w − g ln w, constant along the orbit to leading order only: it gains 2g ∮ e d ln w an orbit.
 
@@ -190,6 +181,24 @@ class ReducedMap:
             raise InputError("x is 0 or not finite: give a displacement that a spike can grow from")
         if not (np.isfinite(y) & (self.lr * y > -1)).all():
             raise InputError(f"y is at most −1/lr = {-1 / self.lr} or not finite: give y above it")
+
+
+def loss_rise(square: npt.ArrayLike, lr: float) -> Array:
+    """By how much the loss at a displacement of given square lies above the valley's floor at λ = 2/η.
+
+    Args:
+        square: x².
+        lr: step size η.
+
+    Raises:
+        InputError: lr is not positive.
+
+    >>> float(loss_rise(0.2, lr=0.1))
+    2.0
+    """
+    require_positive("lr", lr)
+    # ½λx² = x²/η
+    return np.asarray(np.asarray(square, dtype=np.float64) / lr)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import find_peaks
 
-from theory.reduced_map import ReducedMap
+from theory.reduced_map import ReducedMap, loss_rise
 from validate.claims.bounce import STEADY
 from validate.claims.c02_onset import VISIBLE
 from validate.prediction.trace import Trace
@@ -65,9 +65,9 @@ def predict_oscillation(trace: Trace) -> dict[str, list[Point]]:
         "spike": [_spike_height(trace, at_start, spike)],
         "spike from onset": [_spike_height(trace, at_onset, spike)],
         "spike in its domain": [_spike_height(trace, _within_domain(at_onset), spike)],
-        "loss rise": [_loss_rise(trace, at_start, spike)],
-        "loss rise from onset": [_loss_rise(trace, at_onset, spike)],
-        "loss rise, x² measured": [_loss_rise(trace, at_onset, spike, of_measured=True)],
+        "loss rise": [_loss_rise(trace, _peak(at_start), spike)],
+        "loss rise from onset": [_loss_rise(trace, _peak(at_onset), spike)],
+        "loss rise, x² measured": [_loss_rise(trace, float("nan") if spike is None else spike.square, spike)],
         "period": [_period(trace, at_start, spike)],
         "period, a after spike": [_period_after(trace, spike)],
         "period of the orbit": [_orbit_period(trace, at_start, spike)],
@@ -214,12 +214,11 @@ def spike_steps(trace: Trace) -> npt.NDArray[np.int64]:
 
 def _spike_height(trace: Trace, at: MapAt | None, spike: Spike | None) -> Point:
     """Largest x² in the first spike."""
-    measured = float("nan") if spike is None else spike.square
-    return Point(float("nan") if at is None else _peak(at), measured)
+    return Point(_peak(at), float("nan") if spike is None else spike.square)
 
 
-def _peak(at: MapAt) -> float:
-    return float(at.reduced.spike(at.x, at.y).height)
+def _peak(at: MapAt | None) -> float:
+    return float("nan") if at is None else float(at.reduced.spike(at.x, at.y).height)
 
 
 def _within_domain(at: MapAt | None) -> MapAt | None:
@@ -227,8 +226,8 @@ def _within_domain(at: MapAt | None) -> MapAt | None:
     return at if at is not None and at.reduced.scale * _peak(at) <= LARGEST_HEIGHT else None
 
 
-def _loss_rise(trace: Trace, at: MapAt | None, spike: Spike | None, *, of_measured: bool = False) -> Point:
-    """Loss at its highest in the first spike, above the floor of the steps before the spike carried on."""
+def _loss_rise(trace: Trace, square: float, spike: Spike | None) -> Point:
+    """Loss at its highest in the first spike, above the floor of the steps before it carried on, for x² = `square`."""
     if spike is None or trace.onset is None:
         return Point(float("nan"), float("nan"))
     begin = max(min(trace.onset, spike.peak) - FLOOR_STEPS - 5, 0)
@@ -236,9 +235,7 @@ def _loss_rise(trace: Trace, at: MapAt | None, spike: Spike | None, *, of_measur
     slope, offset = np.polyfit(floor, trace.loss[floor], 1)
     near = np.arange(max(spike.peak - 5, 0), min(spike.peak + 6, len(trace.loss)))
     rise = float(np.max(trace.loss[near] - (offset + slope * near)))
-    if at is None:
-        return Point(float("nan"), rise)
-    return Point(float(at.reduced.loss_rise(spike.square if of_measured else _peak(at))), rise)
+    return Point(float(loss_rise(square, trace.lr)), rise)
 
 
 def _interval(trace: Trace, spike: Spike | None) -> float:
