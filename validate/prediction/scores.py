@@ -15,6 +15,8 @@ from validate.prediction.quantities import Quantity
 Array = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
+SAME = 1e-9
+"""Relative spread of what was measured, up to which it is one number and no constant can be bettered."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,9 @@ def r_squared(tables: Sequence[Array], logarithmic: bool) -> float:
         tables: (points, at least 2) predicted and measured, a table a run.
         logarithmic: of their logarithms.
 
+    Returns:
+        R²; NaN without points, or where what was measured is one number.
+
     >>> r_squared([np.array([[1.0, 1.0], [3.0, 2.0]])], logarithmic=False)
     -1.0
     """
@@ -125,8 +130,9 @@ def r_squared(tables: Sequence[Array], logarithmic: bool) -> float:
     predicted, measured = np.concatenate([t[:, :2] for t in tables]).T
     if logarithmic:
         predicted, measured = np.log(predicted), np.log(measured)
-    spread = float(((measured - measured.mean()) ** 2).sum())
-    return 1 - float(((measured - predicted) ** 2).sum()) / spread if spread > 0 else float("nan")
+    if not np.ptp(measured) > SAME * np.abs(measured).max():
+        return float("nan")
+    return 1 - float(((measured - predicted) ** 2).sum() / ((measured - measured.mean()) ** 2).sum())
 
 
 def relative_error(tables: Sequence[Array]) -> float:
