@@ -119,8 +119,8 @@ def _panel(axes: Axes, quantity: Quantity, found: dict[str, list[PredictedRun]],
             points = points[(points > 0).all(1)]
         many = len(points) > 4 * len(runs)
         colour, marker = LOOKS[network]
-        look = {"markersize": 2.0, "alpha": 0.5} if many else {"markersize": 4.0, "alpha": 0.8}
-        axes.plot(*points.T, marker, color=colour, markeredgewidth=0, label=network, **look)
+        size, alpha = (2.0, 0.5) if many else (4.0, 0.8)
+        axes.plot(*points.T, marker, color=colour, markersize=size, alpha=alpha, markeredgewidth=0, label=network)
         ends += [*points.ravel()]
     axes.set(xlabel=f"predicted {unit}", ylabel=f"measured {unit}")
     if not ends:

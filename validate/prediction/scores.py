@@ -149,7 +149,7 @@ def _table(points: Sequence[Point], quantity: Quantity) -> Array:
     known = np.isfinite(table[:, :2]).all(1) & (table[:, 1] != 0)
     if quantity.logarithmic:
         known &= (table[:, :2] > 0).all(1)
-    return table[known]
+    return np.asarray(table[known])
 
 
 def _permuted(kept: Sequence[tuple[PredictedRun, Array]]) -> list[Array]:

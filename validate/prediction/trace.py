@@ -75,7 +75,8 @@ class Trace:
     def excess_at(self, index: npt.ArrayLike) -> Array:
         """Excess e at indices in `steps`, linear between measurements and constant beyond them."""
         known = np.isfinite(self.excess)
-        return np.asarray(np.interp(index, self.measured[known], self.excess[known]))
+        at = np.asarray(index, dtype=np.float64)
+        return np.asarray(np.interp(at, self.measured[known], self.excess[known]))
 
 
 def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
