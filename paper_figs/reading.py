@@ -61,6 +61,7 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
     loaded: dict[str, Any] = {need: tuple(_load(run) for run in found) for need, found in behind.items()}
     networks = {need.partition(".")[2]: data for need, data in loaded.items() if need.startswith("networks.")}
     sweeps = {need.partition(".")[2]: data[0] for need, data in loaded.items() if need.startswith("sweeps.")}
+    predictions = {need.partition(".")[2]: data for need, data in loaded.items() if need.startswith("predictions.")}
     runs = Runs(
         network=loaded["network"][0] if "network" in loaded else None,
         two_layer=loaded["two_layer"][0] if "two_layer" in loaded else None,
@@ -68,6 +69,7 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
         images=sources.images() if "images" in needed else None,
         networks=networks,
         sweeps=sweeps,
+        predictions=predictions,
     )
     return Read(runs, behind)
 

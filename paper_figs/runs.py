@@ -22,6 +22,7 @@ class Runs:
         images: the images the network was trained on.
         networks: runs of networks by role (``base``, ``gentle``, ``adam``, …), one data set a seed.
         sweeps: sweeps by name (``phase``, ``tail``, …).
+        predictions: by network of `validate.prediction`, base runs over step sizes and seeds, each before its study.
     """
 
     network: xr.Dataset | None = None
@@ -30,25 +31,28 @@ class Runs:
     images: Images | None = None
     networks: Mapping[str, tuple[xr.Dataset, ...]] = field(default_factory=dict)
     sweeps: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    predictions: Mapping[str, tuple[xr.Dataset, ...]] = field(default_factory=dict)
 
     def get(self, need: str) -> Any:
         """What a need stands for, None where it is not there.
 
         Args:
-            need: ``network``, ``two_layer`` or ``images``; ``networks.ROLE``; ``sweeps.NAME``.
+            need: ``network``, ``two_layer`` or ``images``; ``networks.ROLE``; ``sweeps.NAME``; ``predictions.NETWORK``.
 
         >>> Runs(sweeps={"phase": xr.Dataset()}).get("sweeps.tail") is None
         True
         """
         kind, _, name = need.partition(".")
-        if kind in ("networks", "sweeps"):
+        if kind in ("networks", "sweeps", "predictions"):
             found: Any = getattr(self, kind).get(name)
             return None if isinstance(found, tuple) and not found else found
         if need == "two_layer" and self.two_layer_config is None:
             return None
         if need in ("network", "two_layer", "images"):
             return getattr(self, need)
-        raise KeyError(f"{need}: a need is network, two_layer, images, networks.ROLE or sweeps.NAME")
+        raise KeyError(
+            f"{need}: a need is network, two_layer, images, networks.ROLE, sweeps.NAME or predictions.NETWORK"
+        )
 
     def require(self, figure: str, needs: Sequence[str]) -> None:
         """Refuses runs that lack something a figure draws from.

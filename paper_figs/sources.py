@@ -17,6 +17,8 @@ from theory.command_line import InputError
 from validate.cifar10 import Images, load_embedded, load_full
 from validate.evidence import Store
 from validate.plan import PlannedRun, derive, make_plan
+from validate.prediction.job import ROLES as PREDICTION_ROLES
+from validate.prediction.networks import PREDICTION_NETWORKS, SEEDS
 from validate.presets import PRESETS, TWO_LAYER_RUNS, two_layer_name
 from validate.roles import ROLES, Base, Setting
 from validate.windows import find_windows
@@ -48,6 +50,9 @@ SWEEPS: Mapping[str, tuple[tuple[Study, float], ...]] = {
 
 NETWORK_SEEDS: Mapping[str, tuple[int, ...]] = {"quick": (10,), "standard": (10, 11, 12), "paper": (10, 11, 12)}
 """By preset, the seeds of the networks' runs; the same of every role and kind of network."""
+
+PREDICTION_SEEDS: Mapping[str, tuple[int, ...]] = {"quick": SEEDS[:1], "standard": SEEDS, "paper": SEEDS}
+"""By preset, the seeds of the networks whose oscillation is predicted."""
 
 _SECONDS_A_GRADIENT = {"mlp": 0.035, "vgg11": 0.1}
 """Of a network of the standard preset on two cores, roughly; for the time left only."""
@@ -102,6 +107,8 @@ class Sources:
             return next(((self._sweep(s, t),) for s, t in SWEEPS[self.preset] if s.name == name), None)
         if kind == "networks":
             return tuple(self._stored(run, self._setting(name)) for run in self._plan if run.role == name) or None
+        if kind == "predictions":
+            return self._predictions(name)
         if need == "network":
             return (self._main_job_network(),)
         if need == "two_layer":
@@ -144,6 +151,17 @@ class Sources:
                 self._setting_of_kind(kind), [role for role in ROLES if _kind(role) == kind], self.runs
             )
         ]
+
+    def _predictions(self, name: str) -> tuple[StoredRun, ...] | None:
+        """A network's base runs over step sizes and seeds, each before its study of the edge."""
+        if name not in PREDICTION_NETWORKS:
+            return None
+        settings = PREDICTION_NETWORKS[name].settings(PREDICTION_SEEDS[self.preset])
+        return tuple(
+            self._stored(run, of_size)
+            for of_size in settings.values()
+            for run in make_plan(of_size, PREDICTION_ROLES, self.runs)
+        )
 
     def _setting(self, role: str) -> Setting:
         return self._setting_of_kind(_kind(role))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from theory.command_line import InputError, require_positive
+from theory.entry_exit import ramp_delay
 from theory.spikes import SpikeHeight, corrected_height, error_bound, lambert_height, within_domain
 from theory.symbolic import Array
 
@@ -98,6 +99,45 @@ class ReducedMap:
                 orbit[t + 1] = -(1 + self.lr * yt) * xt, yt + self.lr * (self.a - self.b * xt**2 / 2)
         return orbit[:, 0], orbit[:, 1]
 
+    def wait(self, x: float, visible: float, y: float = 0.0) -> float:
+        """Steps in which |x| grows from a small start to a visible size, while it is too small to act back on y.
+
+        Until then e = e₀ + gt, and ln|x| gains Σ ln(1 + e₀ + gt) = ∫₀^τ ln(1 + e₀ − g/2 + gt) dt, to second order in g.
+        A start below threshold loses first what its way up costs, q(e₀)/g with q(e) = (1 + e) ln(1 + e) − e.
+
+        Args:
+            x: displacement at the start, not 0.
+            visible: size to be reached; |x| or less gives the time until |x| is back at its start's size.
+            y: sharpness − 2/η at the start, above −1/η.
+
+        Raises:
+            InputError: x is 0, visible is not positive, or y is at most −1/η.
+
+        >>> reduced = ReducedMap(a=1.0, b=1.0, lr=0.1)
+        >>> round(reduced.wait(1e-6, 1e-2), 1), round(reduced.wait(1e-6, 1e-2, y=-1.0), 1)
+        (46.4, 57.9)
+        """
+        require_positive("visible", visible)
+        self._require_start(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+        g = self.drive
+        e = max(self.lr * y - g / 2, -1 + 1e-12)
+        start = (1 + e) * np.log1p(e) - e
+        length = max(float(np.log(visible / abs(x))), 0.0)
+        return max(float(ramp_delay(length + start / g, g)) - e / g, 0.0)
+
+    def peaks(self, x: float, y: float, steps: int) -> tuple[npt.NDArray[np.int64], Array]:
+        """Steps at which x² peaks along the map's orbit from (x, y), and its heights there; none at the orbit's ends.
+
+        >>> steps, heights = ReducedMap(a=10.0, b=2.0, lr=0.01).peaks(x=0.1, y=0.0, steps=1000)
+        >>> int(steps[0]), round(float(heights[0]), 2)  # the closed form of `spike`: 103.84
+        (106, 103.96)
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # as in `iterate`
+            squares = self.iterate(x, y, steps)[0] ** 2
+        inner = squares[1:-1]
+        at = np.flatnonzero((inner > squares[:-2]) & (inner >= squares[2:]) & np.isfinite(inner)) + 1
+        return at, squares[at]
+
     def invariant(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
         """H = e² + w − g ln w, constant along the orbit to leading order only: it gains 2g ∮ e d ln w an orbit.
 
@@ -124,11 +164,8 @@ class ReducedMap:
         (103.84, True)
         """
         x, y = (np.asarray(v, dtype=np.float64) for v in np.broadcast_arrays(x, y))
-        if not (np.isfinite(x) & (x != 0)).all():
-            raise InputError("x is 0 or not finite: give a displacement that a spike can grow from")
+        self._require_start(x, y)
         e, w, g = self.lr * y, self.scale * x**2, self.drive
-        if not (np.isfinite(e) & (e > -1)).all():
-            raise InputError(f"y is at most −1/lr = {-1 / self.lr} or not finite: give y above it")
         start = w - g * np.log(w)
         energy = 2 * ((1 + e) * np.log1p(e) - e)
         height = corrected_height(lambert_height(energy + start + (w - g) * e, g), FIRST, SECOND)
@@ -138,6 +175,30 @@ class ReducedMap:
             error=error_bound(height),
             valid=within_domain(height, np.asarray(g), w, e),
         )
+
+    def _require_start(self, x: Array, y: Array) -> None:
+        if not (np.isfinite(x) & (x != 0)).all():
+            raise InputError("x is 0 or not finite: give a displacement that a spike can grow from")
+        if not (np.isfinite(y) & (self.lr * y > -1)).all():
+            raise InputError(f"y is at most −1/lr = {-1 / self.lr} or not finite: give y above it")
+
+
+def loss_rise(square: npt.ArrayLike, lr: float) -> Array:
+    """By how much the loss at a displacement of given square lies above the valley's floor at λ = 2/η.
+
+    Args:
+        square: x².
+        lr: step size η.
+
+    Raises:
+        InputError: lr is not positive.
+
+    >>> float(loss_rise(0.2, lr=0.1))
+    2.0
+    """
+    require_positive("lr", lr)
+    # ½λx² = x²/η
+    return np.asarray(np.asarray(square, dtype=np.float64) / lr)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The main job: ``python -m validate``; beside it ``claims`` on several networks, ``relation``, and ``data fetch``."""
+"""``python -m validate``: the main job, run; beside it claims, predict, relation, and data fetch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from theory.command_line import main
 from validate.claims_job import claims_job
 from validate.fetch import fetch, make_subset
 from validate.main_job import main_job
+from validate.prediction.job import predict_job
 from validate.relation_command import relation_command
 
 if __name__ == "__main__":
@@ -15,6 +16,7 @@ if __name__ == "__main__":
             {
                 "run": main_job,
                 "claims": claims_job,
+                "predict": predict_job,
                 "relation": relation_command,
                 "data": {"fetch": fetch, "subset": make_subset},
             },
@@ -22,6 +24,7 @@ if __name__ == "__main__":
             description=(
                 "Check the theory of opposing signals against simulation and real CIFAR-10 networks. "
                 "Without a command: the main job, run. claims: judge claims on several networks. "
+                "predict: the reduced map's predictions against networks at several step sizes. "
                 "relation: examine one relation on one small network. "
                 "Groups: data fetch, data subset."
             ),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import finite
 
 from theory import InputError
-from theory.reduced_map import ReducedMap, fit_reduced_map
+from theory.reduced_map import ReducedMap, fit_reduced_map, loss_rise
 
 
 def _orbit(a: float, b: float, lr: float, x: float, y: float, steps: int) -> np.ndarray:
@@ -153,6 +153,52 @@ def test_the_fit_recovers_the_map_exactly_without_noise(
     assert fit.explained == pytest.approx(1, abs=1e-9)
 
 
+@given(
+    g=finite(1e-4, 0.1),
+    lr=finite(1e-3, 0.5),
+    excess=finite(-0.3, 0.5),
+    log_ratio=finite(0.5, 20),
+)
+@example(g=0.0133, lr=0.05, excess=0.056, log_ratio=12.0)
+def test_the_wait_is_the_orbits_while_the_oscillation_is_small(
+    g: float, lr: float, excess: float, log_ratio: float
+) -> None:
+    """Against the map's own steps with b so small that nothing acts back."""
+    x, goal, e, steps = 1e-9, 1e-9 * math.exp(log_ratio), excess, 0
+    while abs(x) < goal or e < 0:
+        x, e, steps = -(1 + e) * x, e + g, steps + 1
+    told = ReducedMap(g / lr**2, 1e-12, lr).wait(1e-9, goal, excess / lr)
+    # The step that passes the goal may pass it by up to a whole step.
+    assert steps - 1.1 <= told <= steps + 0.1
+
+
+def test_the_wait_is_never_negative_and_grows_with_the_way() -> None:
+    reduced = ReducedMap(1.0, 1.0, 0.1)
+    for x in (0.1, 0.2):
+        assert reduced.wait(x, 0.1, 1.0) == pytest.approx(0.0, abs=1e-9)
+    assert reduced.wait(1e-3, 0.1) < reduced.wait(1e-6, 0.1)
+    # Back at the size of the start: the way down to threshold and up again, longer than twice the way to threshold.
+    assert reduced.wait(0.1, 0.1, -1.0) > 2 * 1.0 / 0.1
+
+
+@given(a=positive, b=positive, lr=finite(0.01, 0.1), share=finite(0.05, 0.5))
+def test_peaks_are_those_of_the_orbit(a: float, b: float, lr: float, share: float) -> None:
+    reduced = ReducedMap(a, b, lr)
+    x = share * math.sqrt(reduced.rest_square)
+    steps, heights = reduced.peaks(x, 0.0, 200)
+    with np.errstate(over="ignore"):
+        squares = _orbit(a, b, lr, x, 0.0, 200)[:, 0] ** 2
+    found = [t for t in range(1, 200) if squares[t - 1] < squares[t] >= squares[t + 1] and math.isfinite(squares[t])]
+    assert steps.tolist() == found
+    np.testing.assert_allclose(heights, squares[found], rtol=1e-9)
+
+
+@given(lr=finite(1e-3, 1.0), x=finite(-2.0, 2.0))
+def test_the_loss_rises_by_the_parabola_at_threshold(lr: float, x: float) -> None:
+    curvature = 2 / lr
+    assert float(loss_rise(x**2, lr)) == pytest.approx(curvature * x**2 / 2, rel=1e-12)
+
+
 def _fits(noise_x: float, noise_y: float, correct: bool, repeats: int = 200) -> np.ndarray:
     """(repeats, 5) a, b, standardised a and b, autocorrelation: fits of one orbit under white noise."""
     a, b, lr = 30.0, 200.0, 0.02
@@ -201,6 +247,9 @@ def test_a_constant_square_cannot_tell_a_from_b(seed: int, size: float) -> None:
         (lambda: ReducedMap(1.0, 1.0, 0.1).spike(0.0), "x is 0"),
         (lambda: ReducedMap(1.0, 1.0, 0.1).spike(0.1, -10.0), "y is at most"),
         (lambda: ReducedMap(1.0, 1.0, 0.1).iterate(1.0, 0.0, 0), "steps is 0"),
+        (lambda: ReducedMap(1.0, 1.0, 0.1).wait(0.0, 1.0), "x is 0"),
+        (lambda: ReducedMap(1.0, 1.0, 0.1).wait(0.1, 0.0), "visible is 0"),
+        (lambda: ReducedMap(1.0, 1.0, 0.1).wait(0.1, 1.0, -11.0), "y is at most"),
         (lambda: fit_reduced_map([1.0, 2.0, 1.0], [1.0, 2.0, 1.0], 0.1), "at least 4"),
         (lambda: fit_reduced_map(np.ones(5), np.ones(6), 0.1), "one length"),
         (lambda: fit_reduced_map([1, 2, 3, float("nan")], np.ones(4), 0.1), "not finite"),

@@ -1,0 +1,153 @@
+"""F17: what the reduced map predicts of a network's oscillation, against what the network does, over step sizes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from paper_figs.entry import FigureEntry
+from paper_figs.runs import Runs
+from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THEORY, style
+from validate.prediction.oscillation import predict_oscillation
+from validate.prediction.quantities import QUANTITIES, Quantity
+from validate.prediction.scores import PredictedRun, score
+from validate.prediction.trace import read_trace
+from validate.windows import find_windows
+
+NEEDS = ("predictions.mlp_gelu",)
+OPTIONAL = ("networks.base", "networks.edge")
+PANELS = (
+    ("wait", "wait until visible", "steps"),
+    ("growth", "growth factor of a step", "x′/x"),
+    ("variance", "variance at the edge", "x²"),
+    ("spike from onset", "first spike", "peak x²"),
+    ("loss rise, x² measured", "loss in that spike", "rise (nats)"),
+    ("period", "time between spikes", "steps"),
+)
+"""Quantity, title, and what both axes measure."""
+LOOKS = {"GELU": (NEGATIVE, "o"), "ReLU": (POSITIVE, "D")}
+
+Array = npt.NDArray[np.float64]
+
+
+def draw(runs: Runs) -> Figure:
+    """A panel a quantity: measured over predicted, with the line of equality."""
+    found = _networks(runs)
+    with style():
+        figure = Figure(figsize=(DOUBLE_COLUMN, 4.6))
+        panels = figure.subplots(2, 3).ravel()
+        for axes, (name, title, unit) in zip(panels, PANELS, strict=True):
+            _panel(axes, _quantity(name), found, unit)
+            axes.set_title(title)
+        named = {word: line for axes in panels for line, word in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3)
+    return figure
+
+
+def caption(runs: Runs) -> str:
+    """What is drawn, with every panel's score and control."""
+    found = _networks(runs)
+    gelu = found["GELU"]
+    sizes = sorted({run.lr for run in gelu})
+    seeds = len({run.seed for run in gelu})
+    other = found.get("ReLU", [])
+    relu = (
+        f" Diamonds: a ReLU network at one step size (η = {other[0].lr:g}, a seed each); the Hessian leaves out its "
+        f"kinks, with which the oscillation has grown before the crossing."
+        if other
+        else ""
+    )
+    return (
+        f"CIFAR-10 networks at the edge of stability: predicted by the reduced map from λ, a = −⟨∇λ, ∇L⟩, b = ‖∇⊥λ‖² "
+        f"and x measured beforehand, against what the network then did; line: equality. Dots: a GELU network, "
+        f"full-batch gradient descent on 2,000 images, {len(sizes)} step sizes from {sizes[0]:g} to {sizes[-1]:g}, "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. R² over the best constant (of logarithms in the panels on "
+        f"logarithmic axes), median relative error, and R² of predictions permuted among step sizes: "
+        f"{'; '.join(_in_words(name, title, gelu) for name, title, _ in PANELS)}. Wait: from the crossing of 2/η until "
+        f"|x| is half of √(2a/b). Spike: from the last measurement before the onset; its formula claims no more than "
+        f"η²bx²/2 ≤ 0.6. Loss: x²/η of the measured peak. Period: 2π/atan √(2η²a), a at the crossing.{relu}"
+    )
+
+
+def _in_words(name: str, title: str, runs: Sequence[PredictedRun]) -> str:
+    found = score(_quantity(name), runs, np.random.default_rng(0))
+    if found.runs < 2:
+        return f"{title}: in fewer than two runs"
+    permuted = f"{found.permuted_r2:.2f}".replace("-", "−") if np.isfinite(found.permuted_r2) else "undefined"
+    r2 = f"{found.r2:.2f}".replace("-", "−") if np.isfinite(found.r2) else "undefined"
+    return f"{title}: {r2}, {found.error:.0%}, {permuted}"
+
+
+def _quantity(name: str) -> Quantity:
+    return next(quantity for quantity in QUANTITIES if quantity.name == name)
+
+
+def _networks(runs: Runs) -> dict[str, list[PredictedRun]]:
+    runs.require("F17", NEEDS)
+    found = {"GELU": _predicted(runs.predictions["mlp_gelu"])}
+    pairs = zip(runs.networks.get("base", ()), runs.networks.get("edge", ()), strict=False)
+    if relu := _predicted([run for pair in pairs for run in pair]):
+        found["ReLU"] = relu
+    return found
+
+
+def _predicted(data: Sequence[xr.Dataset]) -> list[PredictedRun]:
+    """The predictions of base runs that are followed by a study of their edge; seeds counted by step size."""
+    found: list[PredictedRun] = []
+    for base, edge in itertools.pairwise(data):
+        if "edge_step" not in edge.dims or "edge_step" in base.dims or (windows := find_windows(base)) is None:
+            continue
+        lr = float(edge.attrs["lr"])
+        points = predict_oscillation(read_trace(base, edge, windows))
+        found.append(PredictedRun("", lr, sum(run.lr == lr for run in found), "", points))
+    return found
+
+
+def _panel(axes: Axes, quantity: Quantity, found: dict[str, list[PredictedRun]], unit: str) -> None:
+    ends: list[float] = []
+    for network, runs in found.items():
+        points = np.array([(p.predicted, p.measured) for run in runs for p in run.points[quantity.name]]).reshape(-1, 2)
+        points = points[np.isfinite(points).all(1)]
+        if quantity.logarithmic:
+            points = points[(points > 0).all(1)]
+        many = len(points) > 4 * len(runs)
+        colour, marker = LOOKS[network]
+        size, alpha = (2.0, 0.5) if many else (4.0, 0.8)
+        axes.plot(*points.T, marker, color=colour, markersize=size, alpha=alpha, markeredgewidth=0, label=network)
+        ends += [*points.ravel()]
+    axes.set(xlabel=f"predicted {unit}", ylabel=f"measured {unit}")
+    if not ends:
+        axes.text(0.5, 0.5, "no run shows it", ha="center", va="center", transform=axes.transAxes)
+        return
+    axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=THEORY, linewidth=1.0, zorder=0, label="equal")
+    if quantity.logarithmic:
+        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            if max(ends) / min(ends) < 20:  # a decade's labels alone would be one or none
+                narrow = max(ends) / min(ends) < 5
+                axis.set_major_locator(MaxNLocator(3) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_locator(NullLocator())
+            else:
+                axis.set_minor_formatter(NullFormatter())
+    else:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(4))
+
+
+ENTRY = FigureEntry(
+    "F17",
+    "onset, growth, variance, spike, loss and period of a network's oscillation, predicted against measured",
+    "C2, C6, C14, T10",
+    NEEDS,
+    draw,
+    caption,
+    OPTIONAL,
+)

@@ -1,0 +1,80 @@
+"""F17 from orbits of the reduced map recorded as networks' runs: what is predicted exactly lies on the line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+from figure_checks import check_figure
+from map_orbits import recorded, rising
+
+from paper_figs import f17_predictions
+from paper_figs.runs import Runs
+from paper_figs.sources import Sources
+from validate.prediction.networks import PREDICTION_NETWORKS, SEEDS
+from validate.windows import find_windows
+
+
+def orbits(*lrs: float, a_told: float = 1.0) -> tuple[xr.Dataset, ...]:
+    """Base run and study of two seeds a step size; `a_told` times the orbit's own a is what is said to be measured."""
+    data: list[xr.Dataset] = []
+    for lr in lrs:
+        for seed in range(2):
+            orbit = rising(0.4 * lr**2 * (1 + 0.2 * seed), lr, 1e-4, after=160)
+            data += recorded(dataclasses.replace(orbit, a=a_told * orbit.a), 1.0)
+    return tuple(data)
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    one = orbits(0.05)
+    return Runs(predictions={"mlp_gelu": orbits(0.04, 0.055, 0.075)}, networks={"base": one[::2], "edge": one[1::2]})
+
+
+def test_draws_with_named_axes_and_no_text_clipped_or_covered(runs: Runs) -> None:
+    figure = f17_predictions.draw(runs)
+    check_figure(figure)
+    assert len(figure.axes) == len(f17_predictions.PANELS)
+    assert all(len(axes.get_lines()) == 3 for axes in figure.axes[:2])  # two networks and the line of equality
+
+
+def test_the_caption_tells_a_right_prediction_from_a_wrong_one(runs: Runs) -> None:
+    right = f17_predictions.caption(runs)
+    assert "nan" not in right.lower()
+    assert "\n" not in right
+    assert not re.search(r"(?<![\w–])-\d", right), "a hyphen stands for a minus sign"
+    assert "3 step sizes from 0.04 to 0.075, 2 seeds each" in right
+    wrong = f17_predictions.caption(Runs(predictions={"mlp_gelu": orbits(0.04, 0.055, 0.075, a_told=0.1)}))
+    of_right, of_wrong = (_error("wait until visible", words) for words in (right, wrong))
+    # Of the map's undamped spikes, half the edge's median is not half of rest: not exact.
+    assert of_right < 35
+    assert of_wrong > 100
+    assert "Diamonds" in right
+    assert "Diamonds" not in wrong
+
+
+def _error(title: str, caption: str) -> int:
+    """The median relative error that a caption tells, in percent."""
+    found = re.search(rf"{title}: [−\d.]+, (\d+)%", caption)
+    assert found
+    return int(found[1])
+
+
+def test_what_it_draws_from_is_the_networks_base_runs_each_before_its_study() -> None:
+    data = orbits(0.04)
+    assert all(find_windows(base) is not None for base in data[::2])
+    with pytest.raises(ValueError, match=r"F17 draws from predictions\.mlp_gelu"):
+        f17_predictions.draw(Runs())
+
+
+def test_the_store_s_names_are_those_of_the_predictions_command(tmp_path: object) -> None:
+    of = Sources(tmp_path, "standard").of("predictions.mlp_gelu")  # type: ignore[arg-type]
+    assert of is not None
+    names = [run.name for run in of if not run.derived]
+    settings = PREDICTION_NETWORKS["mlp_gelu"].settings(SEEDS)
+    assert names == [s.base(seed).name for s in settings.values() for seed in SEEDS]
+    assert np.diff([run.derived for run in of]).all()  # base, study, base, study, …
+    assert Sources(tmp_path, "quick").of("predictions.lenet") is None  # type: ignore[arg-type]

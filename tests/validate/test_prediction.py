@@ -1,0 +1,254 @@
+"""Predictions against the reduced map's own orbits and two-layer networks, fed in as if a network had shown them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from map_orbits import recorded, rising, trace_of_map
+from strategies import finite
+
+from theory import gradient_descent, layer_sharpness
+from theory.configuration import DescentConfig
+from theory.reduced_map import ReducedMap
+from validate.prediction.layers import LayerSeries, clopper_pearson, flow_layers, score_layers
+from validate.prediction.oscillation import (
+    first_spike,
+    growth_points,
+    map_at,
+    map_before_onset,
+    predict_oscillation,
+    spike_steps,
+    variance_points,
+)
+from validate.prediction.quantities import QUANTITIES, Quantity
+from validate.prediction.scores import PredictedRun, r_squared, relative_error, score
+from validate.prediction.trace import kinematic_displacement, read_trace, smooth_free_displacement
+from validate.windows import Windows
+
+BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
+
+
+@settings(max_examples=25)
+@given(g=finite(3e-4, 4e-3), lr=finite(0.01, 0.2), size=finite(1e-5, 1e-3))
+def test_the_orbit_of_the_map_is_predicted_as_it_goes(g: float, lr: float, size: float) -> None:
+    trace = rising(g, lr, size)
+    points = {name: found[0] for name, found in predict_oscillation(trace).items() if len(found) == 1}
+    # x is taken as its root mean square over the steps up to the start, at which it hardly changes.
+    assert points["wait"].predicted == pytest.approx(points["wait"].measured, abs=2.5, rel=0.03)
+    assert points["wait, λ(t) measured"].predicted == pytest.approx(points["wait, λ(t) measured"].measured, abs=2.5)
+    error = float(map_at(trace, trace.start).reduced.spike(0.01, 0.0).error) + 0.06  # type: ignore[union-attr]
+    for name in ("spike", "spike from onset", "spike in its domain"):
+        assert points[name].predicted == pytest.approx(points[name].measured, rel=max(error, 0.1)), name
+    assert points["loss rise, x² measured"].predicted == pytest.approx(
+        points["loss rise, x² measured"].measured, rel=0.05
+    )
+
+
+@settings(max_examples=25)
+@given(g=finite(3e-4, 4e-3), lr=finite(0.01, 0.2))
+def test_the_growth_factor_is_the_maps(g: float, lr: float) -> None:
+    points = growth_points(rising(g, lr, 1e-3))
+    assert len(points) > 5
+    told, seen = np.array([(p.predicted, p.measured) for p in points]).T
+    # The slope weighs late steps of a stretch more; over a spike e bends within it.
+    np.testing.assert_allclose(seen, told, atol=0.1)
+    np.testing.assert_allclose(np.median(np.abs(seen - told)), 0, atol=2e-3 + 2 * g)
+    assert all(p.control[0] == pytest.approx(0.5) for p in points)
+
+
+@given(g=finite(3e-4, 0.01), b=finite(0.1, 1e4), lr=finite(0.01, 0.2))
+def test_near_rest_the_variance_is_the_rest_value_and_the_period_that_of_small_oscillations(
+    g: float, b: float, lr: float
+) -> None:
+    reduced = ReducedMap(g / lr**2, b, lr)
+    trace = trace_of_map(reduced, 1.1 * math.sqrt(reduced.rest_square), 0.0, int(5 * reduced.period))
+    told, seen = np.array([(p.predicted, p.measured) for p in variance_points(trace)]).T
+    assert np.mean(seen) == pytest.approx(np.mean(told), rel=0.1)
+    assert np.mean(told) == pytest.approx(2 * g / lr**2 / b)
+
+
+@settings(max_examples=25)
+@given(g=finite(3e-4, 3e-3), size=finite(1.4, 1.6))
+def test_the_time_between_spikes_is_the_orbits(g: float, size: float) -> None:
+    """The oscillation is large enough to count as spikes and small enough for the period's formula (to a tenth)."""
+    lr, b = 0.05, 30.0
+    reduced = ReducedMap(g / lr**2, b, lr)
+    trace = trace_of_map(reduced, size**0.5 * math.sqrt(reduced.rest_square), 0.0, int(4.4 * reduced.period))
+    points = {name: found[0] for name, found in predict_oscillation(trace).items() if len(found) == 1}
+    peaks = spike_steps(trace)
+    assert len(peaks) >= 3
+    for name in ("period", "period, a after spike"):
+        assert points[name].predicted == pytest.approx(points[name].measured, rel=0.15, abs=1), name
+    assert points["period of the orbit"].predicted == pytest.approx(points["period of the orbit"].measured, rel=0.1)
+
+
+def _runs(points: dict[float, list[tuple[float, float]]]) -> list[PredictedRun]:
+    """A run a step size and entry, of one made-up quantity."""
+    from validate.prediction.oscillation import Point
+
+    return [
+        PredictedRun("made up", lr, seed, f"{lr}-{seed}", {"made up": [Point(*pair, (1.0, pair[1]))]})
+        for lr, pairs in points.items()
+        for seed, pair in enumerate(pairs)
+    ]
+
+
+MADE_UP = Quantity("made up", "", "", True, 0.5, 0.3)
+
+
+def test_what_is_predicted_passes_and_permuted_predictions_fail() -> None:
+    """Waits of the map over a range of step sizes, scored as a network's are."""
+    runs = []
+    for lr in (0.03, 0.04, 0.052, 0.068, 0.088):
+        for seed in range(3):
+            trace = rising(0.4 * lr**2 * (1 + 0.1 * seed), lr, 10.0 ** -(4 + seed / 2))
+            runs.append(PredictedRun("map", lr, seed, f"{lr}-{seed}", predict_oscillation(trace)))
+    rng = np.random.default_rng(0)
+    for name in ("wait", "wait, λ(t) measured", "growth", "spike", "loss rise, x² measured"):
+        found = score(BY_NAME[name], runs, rng)
+        assert found.reason == "", (name, found)
+        assert found.r2 > 0.9
+        assert found.r2_interval[0] <= found.r2 <= found.r2_interval[1] + 1e-9
+        assert not found.permuted_r2 > 0.5
+        if BY_NAME[name].control:
+            assert not found.direction_r2 > 0
+
+
+def test_predictions_that_miss_are_told_with_the_reason() -> None:
+    rng = np.random.default_rng(0)
+    true = {lr: [(lr, lr), (1.05 * lr, lr)] for lr in (1.0, 2.0, 4.0)}
+    assert score(MADE_UP, _runs(true), rng).reason == ""
+    doubled = {lr: [(2 * p, m) for p, m in pairs] for lr, pairs in true.items()}
+    assert "relative error" in score(MADE_UP, _runs(doubled), rng).reason
+    constant = {lr: [(1.9, m) for _, m in pairs] for lr, pairs in {1.6: [(0, 1.6)] * 2, 2.2: [(0, 2.2)] * 2}.items()}
+    assert "R²" in score(MADE_UP, _runs(constant), rng).reason
+    one = {1.0: [(1.0, 1.0), (2.0, 2.0), (4.0, 4.1)]}
+    assert "permuted" in score(MADE_UP, _runs(one), rng).reason  # one step size alone: nothing to permute
+    assert score(MADE_UP, _runs({1.0: [(math.nan, 1.0), (1.0, 1.0)]}), rng).reason == "fewer than two runs"
+
+
+@given(st.lists(st.tuples(finite(0.1, 10), finite(0.1, 10)), min_size=3, max_size=20), st.booleans())
+def test_r_squared_is_one_for_the_truth_and_none_above_the_mean(
+    pairs: list[tuple[float, float]], logarithmic: bool
+) -> None:
+    table = np.array(pairs)
+    measured = np.log(table[:, 1]) if logarithmic else table[:, 1]
+    if np.ptp(measured) < 1e-3:
+        return
+    truth, mean = table.copy(), table.copy()
+    truth[:, 0] = table[:, 1]
+    mean[:, 0] = math.exp(measured.mean()) if logarithmic else measured.mean()
+    assert r_squared([truth[:1], truth[1:]], logarithmic) == pytest.approx(1)
+    assert r_squared([mean], logarithmic) == pytest.approx(0, abs=1e-9)
+    assert relative_error([truth]) == pytest.approx(0)
+    told = np.log(table[:, 0]) if logarithmic else table[:, 0]
+    expected = 1 - np.sum((measured - told) ** 2) / (len(measured) * np.var(measured))
+    assert r_squared([table], logarithmic) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@given(r=finite(0.5, 2.0), lr=finite(0.01, 1), drift=finite(-1e3, 1e3))
+def test_displacement_is_kinematic_whatever_the_growth(r: float, lr: float, drift: float) -> None:
+    """x_t = (−r)^t + a drift linear in t, with g from its definition, and the second difference as the oracle."""
+    t = np.arange(12)
+    x = (-r) ** t + drift * t
+    slope = -np.diff(x) / lr
+    expected = -np.diff(x, 2) / 4
+    np.testing.assert_allclose(kinematic_displacement(slope, lr)[1:], expected, rtol=1e-6, atol=1e-9 * (1 + abs(drift)))
+    # For steady growth the alternating part is x itself, (2 + r + 1/r)/4 times.
+    factor = (2 + r + 1 / r) / 4
+    np.testing.assert_allclose(expected, (-r) ** t[1:-1] * factor, rtol=1e-6, atol=1e-9 * (1 + abs(drift)))
+    parabola = smooth_free_displacement(-np.diff(drift * t**2.0) / lr, lr)
+    np.testing.assert_allclose(parabola[2:-1], 0, atol=1e-9 * (1 + abs(drift)))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float) -> None:
+    """The direction of the bounce may have either sign, and takes over after the onset."""
+    orbit = rising(0.002, 0.05, 1e-3)
+    base, edge = recorded(orbit, sign)
+    crossing = int(orbit.steps[orbit.start_step])
+    end = int(orbit.steps[-1]) + 1
+    windows = Windows(
+        crossing, slice(200, 280), slice(crossing, end - 60), slice(end - 60, end), slice(crossing, end), slice(0, 9)
+    )
+    trace = read_trace(base, edge, windows)
+    assert trace.start_step == orbit.start_step
+    assert trace.onset is not None
+    assert orbit.onset is not None
+    assert abs(trace.onset - orbit.onset) < 20  # half of the edge's median is not half of rest
+    known = np.isfinite(trace.square)
+    growth = 1 + np.interp(np.arange(len(trace.steps)), orbit.measured, orbit.excess)
+    factor = (2 + growth + 1 / growth) / 4
+    np.testing.assert_allclose(trace.square[known] ** 0.5, np.abs(orbit.x * factor)[known], rtol=0.05)
+    assert trace.excess == pytest.approx(orbit.excess, abs=1e-9)
+    # Where the bounce takes over x has no value, so no slope is taken over the change of direction.
+    later = trace.measured[trace.measured >= trace.onset]
+    assert np.isnan(trace.x[later]).all()
+    told, seen = np.array([(p.predicted, p.measured) for p in growth_points(trace)]).T
+    np.testing.assert_allclose(seen, told, atol=0.1)
+
+
+def test_without_an_onset_or_with_a_negative_a_nothing_is_predicted() -> None:
+    trace = rising(0.002, 0.05)
+    never = dataclasses.replace(trace, onset=None)
+    assert map_before_onset(never) is None
+    assert first_spike(never) is None
+    assert all(math.isnan(p.measured) for p in predict_oscillation(never)["wait"])
+    assert variance_points(never) == []
+    falling = dataclasses.replace(trace, a=-trace.a)
+    assert map_at(falling, falling.start) is None
+    assert all(math.isnan(p.predicted) for p in predict_oscillation(falling)["spike"])
+
+
+@settings(max_examples=15)
+@given(
+    alpha=finite(5, 60),
+    beta=finite(1.5, 6),
+    k=finite(1, 20),
+    seed=st.integers(0, 100),
+)
+def test_two_layer_networks_shift_as_predicted(alpha: float, beta: float, k: float, seed: int) -> None:
+    """Descent at a small step size, other seeds and sizes than the family's, which is integrated as a flow."""
+    config = DescentConfig(alpha=alpha, beta=beta, k=k, start_seed=seed)
+    steps = 800
+    trajectory = gradient_descent(config.model, config.initial_state, 8 / beta / steps, steps).state
+    layers = layer_sharpness(config.model, trajectory)
+    at = slice(None, None, 10)
+    run = LayerSeries(layers.first[at], layers.last[at], layers.first_share[at], 1 - layers.first_share[at])
+    scores = {(s.event, s.start): s for s in score_layers([run])}
+    told = [s for s in scores.values() if s.predicted is not None]
+    assert len(told) >= 8
+    for found in told:
+        assert found.share == 1.0, found
+
+
+def test_layers_exchanged_or_run_backwards_are_not_as_predicted() -> None:
+    own = flow_layers(DescentConfig())
+    forwards = score_layers([own] * 10)
+    backwards = score_layers([LayerSeries(*(values[::-1] for values in vars(own).values()))] * 10)
+    shares = [s for s in forwards if "share" in s.event]
+    assert shares
+    for found in shares:
+        assert found.reason == ""
+        assert found.control == 0.0
+    assert all(s.share == 0.0 for s in backwards if "share" in s.event)
+
+
+def test_the_interval_of_a_share_covers_it() -> None:
+    rng = np.random.default_rng(0)
+    for p in (0.3, 0.8):
+        hits = rng.binomial(15, p, size=2000)
+        intervals = [clopper_pearson(h, 15) for h in range(16)]
+        assert np.mean([intervals[h][0] <= p <= intervals[h][1] for h in hits]) >= 0.9
+    assert clopper_pearson(0, 10)[0] == 0.0
+    assert all(math.isnan(v) for v in clopper_pearson(0, 0))
+
+
+def test_every_quantity_has_points_and_a_name_of_its_own() -> None:
+    assert len(BY_NAME) == len(QUANTITIES)
+    assert set(BY_NAME) <= set(predict_oscillation(rising(0.002, 0.05)))

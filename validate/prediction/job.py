@@ -1,0 +1,169 @@
+"""``python -m validate predict``: the reduced map fed with a network's measurements, against what the network does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sim import choose_device
+from sim.device import describe_device
+from sim.distributed import is_first
+from sim.runs import list_runs, read_run, require_writable
+from theory.command_line import InputError
+from validate.cifar10 import load_embedded
+from validate.evidence import Store
+from validate.plan import make_plan, seconds_a_gradient, table
+from validate.prediction.layers import LayerScore, LayerSeries, read_layers, score_layers
+from validate.prediction.networks import PREDICTION_NETWORKS, SEEDS, PredictionSetting, prediction_network
+from validate.prediction.oscillation import predict_oscillation
+from validate.prediction.quantities import QUANTITIES
+from validate.prediction.scores import PredictedRun, Score, score
+from validate.prediction.tables import layer_table, run_table, score_table, write_json
+from validate.prediction.trace import read_trace
+from validate.windows import find_windows
+
+ROLES = ("base", "edge")
+EDGE_PREFIX = "edge-"
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Predict the oscillation of networks at several step sizes by the reduced map, and compare with what they do."""
+
+    network: tuple[str, ...] = ("mlp_gelu",)
+    """mlp_gelu, mlp (ReLU), vgg11, resnet18, vit, several of them, or all."""
+    seeds: tuple[int, ...] = SEEDS
+    """Seeds of the initial weights."""
+    read: str | None = None
+    """Make no runs: score the finished base runs with an edge study whose names begin so, such as vgg11-."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    runs: Path = Path("runs")
+    """Folder of the run store; finished runs in it are read, half-made ones gone on with."""
+    report: Path = Path("report/predictions")
+    """Folder for predictions.json."""
+    force: bool = False
+    """Make every run again."""
+    plan: bool = False
+    """Only say which runs there are to be, which exist, and how long the others take on this machine."""
+
+
+@dataclass(frozen=True)
+class NetworkPredictions:
+    """The predictions of one network's runs, and their scores.
+
+    Attributes:
+        network: its name.
+        runs: a run each, in the order of step sizes and seeds.
+        without: names of runs that have no windows at 2/η, or no study.
+        scores: a quantity each.
+        layers: an event each.
+    """
+
+    network: str
+    runs: Sequence[PredictedRun]
+    without: Sequence[str]
+    scores: Sequence[Score]
+    layers: Sequence[LayerScore]
+
+
+def predict_job(config: PredictConfig) -> int:
+    """Makes or reads the runs, scores the predictions; 0 when every quantity is predicted, 1 when one is not."""
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+        raise InputError(f"--seeds is {config.seeds}: give different whole numbers of at least 0")
+    if config.read is not None:
+        found = _read_named(config.runs, config.read)
+    else:
+        names = tuple(PREDICTION_NETWORKS) if config.network == ("all",) else config.network
+        settings = {name: prediction_network(name) for name in names}
+        store = Store(config.runs, load_embedded(), choose_device(config.device), config.force)
+        print(f"opposing signals, predictions, {describe_device(store.device)}")
+        if config.plan:
+            for name, setting in settings.items():
+                _print_plan(name, setting, config, store)
+            return 0
+        require_writable(config.runs)
+        found = {name: _make(store, name, setting, config.seeds) for name, setting in settings.items()}
+    require_writable(config.report)
+    if not is_first():  # under torchrun, the first rank reports
+        return 0
+    parts = [score_network(name, runs, config.runs) for name, runs in found.items()]
+    for part in parts:
+        print(f"\n{part.network}: {len(part.runs)} runs, {len(part.without)} without windows at 2/η")
+        print(run_table(part.runs))
+        print(score_table(part.scores))
+        print(layer_table(part.layers))
+    write_json(config.report / "predictions.json", parts)
+    print(f"{config.report / 'predictions.json'} written")
+    failed = [f"{part.network} {s.quantity.name}" for part in parts for s in part.scores if s.reason]
+    print(f"not predicted: {', '.join(failed)}" if failed else "every quantity is predicted")
+    return 1 if failed else 0
+
+
+def score_network(network: str, names: Sequence[str], runs: Path) -> NetworkPredictions:
+    """The predictions and scores of finished base runs, each with its edge study.
+
+    Args:
+        network: name of the network.
+        names: of the base runs.
+        runs: folder of the run store.
+    """
+    there = set(list_runs(runs))
+    predicted: list[PredictedRun] = []
+    layers: list[LayerSeries] = []
+    without: list[str] = []
+    for name in names:
+        base = read_run(runs, name)
+        windows = find_windows(base.data)
+        if windows is None or EDGE_PREFIX + name not in there:
+            without.append(name)
+            continue
+        edge = read_run(runs, EDGE_PREFIX + name).data.load()
+        points = predict_oscillation(read_trace(base.data, edge, windows))
+        predicted.append(PredictedRun(network, base.config["lr"], base.config["seed"], name, points))
+        if "block_sharpness" in base.data:
+            layers.append(read_layers(base.data, windows.edge.stop))
+    predicted.sort(key=lambda run: (run.lr, run.seed))
+    rng = np.random.default_rng(0)
+    scores = [score(quantity, predicted, rng) for quantity in QUANTITIES]
+    return NetworkPredictions(network, predicted, without, scores, score_layers(layers))
+
+
+def _make(store: Store, name: str, setting: PredictionSetting, seeds: Sequence[int]) -> list[str]:
+    """Makes a network's runs; the names of its base runs."""
+    made = []
+    for lr, of_size in setting.settings(seeds).items():
+        print(f"\n{name}, step size {lr:g}")
+        store.train(name, of_size, make_plan(of_size, ROLES, store.runs))
+        made += [of_size.base(seed).name for seed in seeds]
+    return made
+
+
+def _read_named(runs: Path, prefix: str) -> dict[str, list[str]]:
+    """Base runs with an edge study by kind of network and activation."""
+    found: dict[str, list[str]] = {}
+    for name in _studied(runs, prefix):
+        architecture = read_run(runs, name).config["architecture"]
+        words = architecture["kind"] + (
+            "" if architecture["activation"] == "relu" else f"_{architecture['activation']}"
+        )
+        found.setdefault(words, []).append(name)
+    if not found:
+        raise InputError(f"--read is {prefix!r}: {runs} has no base run with an edge study whose name begins so")
+    return found
+
+
+def _studied(runs: Path, prefix: str) -> Iterator[str]:
+    there = list_runs(runs)
+    for name in there:
+        if name.startswith(prefix) and EDGE_PREFIX + name in there:
+            yield name
+
+
+def _print_plan(name: str, setting: PredictionSetting, config: PredictConfig, store: Store) -> None:
+    gradient = seconds_a_gradient(setting.network, store.images, store.device)
+    for lr, of_size in setting.settings(config.seeds).items():
+        print(f"\n{name}, step size {lr:g}\n{table(make_plan(of_size, ROLES, config.runs), gradient)}")

@@ -1,0 +1,176 @@
+"""How well predictions meet what was measured: R² over a constant, relative error, intervals over runs, controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from validate.claims.base import CONFIDENCE
+from validate.prediction.oscillation import Point
+from validate.prediction.quantities import Quantity
+
+Array = npt.NDArray[np.float64]
+
+RESAMPLES = 1000
+SAME = 1e-9
+"""Relative spread of what was measured, up to which it is one number and no constant can be bettered."""
+
+
+@dataclass(frozen=True)
+class PredictedRun:
+    """The predictions of one run.
+
+    Attributes:
+        network: name of the network.
+        lr: step size η.
+        seed: seed of the initial weights.
+        name: name of the run's folder.
+        points: quantity → its points.
+    """
+
+    network: str
+    lr: float
+    seed: int
+    name: str
+    points: Mapping[str, Sequence[Point]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a quantity is predicted over runs.
+
+    Attributes:
+        quantity: the quantity.
+        runs: number of runs with a prediction and a measurement.
+        points: number of such points in them.
+        undefined: number of runs that have none.
+        r2: 1 − Σ(measured − predicted)²/Σ(measured − their mean)², of logarithms where the quantity says so: above 0 is
+            better than the best constant.
+        r2_interval: 90 % interval, runs resampled.
+        error: median of |predicted/measured − 1|.
+        error_interval: 90 % interval, runs resampled.
+        ratio: median of predicted over measured.
+        permuted_r2: R² with every run's predictions taken from the runs of other step sizes in turn; NaN with one step
+            size alone.
+        permuted_error: median relative error of the same.
+        direction_r2: R² of the control in another direction; NaN without one.
+    """
+
+    quantity: Quantity
+    runs: int
+    points: int
+    undefined: int
+    r2: float
+    r2_interval: tuple[float, float]
+    error: float
+    error_interval: tuple[float, float]
+    ratio: float
+    permuted_r2: float
+    permuted_error: float
+    direction_r2: float
+
+    @property
+    def reason(self) -> str:
+        """Why the quantity is not predicted; empty where it is."""
+        of = self.quantity
+        if self.runs < 2:
+            return "fewer than two runs"
+        if not self.error_interval[1] <= of.largest_error:
+            return f"relative error not surely at most {of.largest_error:g}"
+        if not self.r2_interval[0] >= of.least_r2:
+            return f"R² not surely at least {of.least_r2:g}"
+        if not self.permuted_r2 < of.least_r2:
+            return "permuted predictions do not fail"
+        if self.direction_r2 >= of.least_r2:
+            return "the control in other directions does not fail"
+        return ""
+
+
+def score(quantity: Quantity, runs: Sequence[PredictedRun], rng: np.random.Generator) -> Score:
+    """Scores a quantity over runs of one network, at several step sizes."""
+    tables = [_table(run.points.get(quantity.name, ()), quantity) for run in runs]
+    kept = [(run, table) for run, table in zip(runs, tables, strict=True) if len(table)]
+    of_runs = [table for _, table in kept]
+    permuted = _permuted(kept)
+    direction = [t[np.isfinite(t[:, 2:]).all(1), 2:] for t in of_runs]
+    return Score(
+        quantity=quantity,
+        runs=len(kept),
+        points=sum(map(len, of_runs)),
+        undefined=len(runs) - len(kept),
+        r2=r_squared(of_runs, quantity.logarithmic),
+        r2_interval=_interval(of_runs, lambda t: r_squared(t, quantity.logarithmic), rng),
+        error=relative_error(of_runs),
+        error_interval=_interval(of_runs, relative_error, rng),
+        ratio=float(np.median(np.concatenate([t[:, 0] / t[:, 1] for t in of_runs]))) if of_runs else float("nan"),
+        permuted_r2=r_squared(permuted, quantity.logarithmic),
+        permuted_error=relative_error(permuted),
+        direction_r2=r_squared([t for t in direction if len(t)], quantity.logarithmic),
+    )
+
+
+def r_squared(tables: Sequence[Array], logarithmic: bool) -> float:
+    """R² of predictions over the best constant: 1 − Σ(m − p)²/Σ(m − mean m)².
+
+    Args:
+        tables: (points, at least 2) predicted and measured, a table a run.
+        logarithmic: of their logarithms.
+
+    Returns:
+        R²; NaN without points, or where what was measured is one number.
+
+    >>> r_squared([np.array([[1.0, 1.0], [3.0, 2.0]])], logarithmic=False)
+    -1.0
+    """
+    if not tables:
+        return float("nan")
+    predicted, measured = np.concatenate([t[:, :2] for t in tables]).T
+    if logarithmic:
+        predicted, measured = np.log(predicted), np.log(measured)
+    if not np.ptp(measured) > SAME * np.abs(measured).max():
+        return float("nan")
+    return 1 - float(((measured - predicted) ** 2).sum() / ((measured - measured.mean()) ** 2).sum())
+
+
+def relative_error(tables: Sequence[Array]) -> float:
+    """Median of |predicted/measured − 1|."""
+    if not tables:
+        return float("nan")
+    predicted, measured = np.concatenate([t[:, :2] for t in tables]).T
+    return float(np.median(np.abs(predicted / measured - 1)))
+
+
+def _table(points: Sequence[Point], quantity: Quantity) -> Array:
+    """(points, 4) predicted, measured, and the control's two, where the first two are known."""
+    table = np.array([(p.predicted, p.measured, *p.control) for p in points], dtype=np.float64).reshape(-1, 4)
+    known = np.isfinite(table[:, :2]).all(1) & (table[:, 1] != 0)
+    if quantity.logarithmic:
+        known &= (table[:, :2] > 0).all(1)
+    return np.asarray(table[known])
+
+
+def _permuted(kept: Sequence[tuple[PredictedRun, Array]]) -> list[Array]:
+    """Every run's measurements beside the predictions of every run of another step size, in turn."""
+    return [
+        np.stack([np.resize(other[:, 0], len(own)), own[:, 1]], axis=1)
+        for run, own in kept
+        for of_other, other in kept
+        if of_other.lr != run.lr
+    ]
+
+
+def _interval(
+    tables: Sequence[Array], measure: Callable[[Sequence[Array]], float], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Bootstrap interval over runs; NaN with fewer than two."""
+    if len(tables) < 2:
+        return float("nan"), float("nan")
+    drawn = rng.integers(len(tables), size=(RESAMPLES, len(tables)))
+    values = np.array([measure([tables[i] for i in row]) for row in drawn])
+    if not np.isfinite(values).any():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)

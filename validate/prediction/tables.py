@@ -1,0 +1,133 @@
+"""The predictions in lines and in JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from validate.prediction.layers import LayerScore
+from validate.prediction.scores import PredictedRun, Score
+
+if TYPE_CHECKING:
+    from validate.prediction.job import NetworkPredictions
+
+PER_RUN = (
+    ("wait", "wait"),
+    ("spike from onset", "spike x²"),
+    ("loss rise from onset", "loss rise"),
+    ("variance ahead", "x² ahead"),
+    ("period", "period"),
+)
+"""Quantities of one point a run, and the heads of their columns."""
+
+
+def run_table(runs: Sequence[PredictedRun]) -> str:
+    """Predicted/measured of every run, a line each."""
+    lines = [f"  {'step size':>9} {'seed':>5}" + "".join(f"{head + ', told/seen':>24}" for _, head in PER_RUN)]
+    for run in runs:
+        cells = [
+            f"{_number(p.predicted)}/{_number(p.measured)}" for name, _ in PER_RUN for p in run.points.get(name, ())[:1]
+        ]
+        lines.append(f"  {run.lr:9g} {run.seed:5}" + "".join(f"{cell:>24}" for cell in cells))
+    return "\n".join(lines)
+
+
+def score_table(scores: Sequence[Score]) -> str:
+    """A quantity a line: R², relative error, ratio, controls, verdict."""
+    lines = [
+        f"  {'quantity':23}{'runs':>5}{'points':>7}  {'R² over a constant':22}{'relative error':22}"
+        f"{'told/seen':>10}{'permuted R²':>12}{'bulk R²':>9}"
+    ]
+    for s in scores:
+        lines.append(
+            f"  {s.quantity.name:23}{s.runs:5}{s.points:7}  {_with_interval(s.r2, s.r2_interval):22}"
+            f"{_with_interval(s.error, s.error_interval):22}{_number(s.ratio):>10}{_number(s.permuted_r2):>12}"
+            f"{_number(s.direction_r2):>9}  {s.reason or 'predicted'}"
+        )
+    return "\n".join(lines)
+
+
+def layer_table(scores: Sequence[LayerScore]) -> str:
+    """An event a line: what theory says, in how many runs it is so, and with the layers exchanged."""
+    lines = [f"  {'event':50}{'seen':24}{'theory':>8}{'as told':>9}{'exchanged':>10}"]
+    for s in scores:
+        told = {True: "yes", False: "no", None: "divided"}[s.predicted]
+        shares = "" if s.predicted is None else f"{s.share:9.0%}{s.control:10.0%}"
+        lines.append(f"  {s.event:50}{s.start:24}{told:>8}{shares:19}  {s.reason or 'predicted'}")
+    return "\n".join(lines)
+
+
+def write_json(path: Path, parts: Sequence[NetworkPredictions]) -> None:
+    """Every number of every run and score."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([_plain(part) for part in parts], indent=1, ensure_ascii=False) + "\n")
+
+
+def _plain(part: NetworkPredictions) -> dict[str, Any]:
+    return {
+        "network": part.network,
+        "without_windows": list(part.without),
+        "scores": [
+            {
+                "quantity": s.quantity.name,
+                "formula": s.quantity.formula,
+                "known": s.quantity.known,
+                "logarithmic": s.quantity.logarithmic,
+                "thresholds": {"r2": s.quantity.least_r2, "relative_error": s.quantity.largest_error},
+                "runs": s.runs,
+                "points": s.points,
+                "runs_without": s.undefined,
+                "r2": _finite(s.r2),
+                "r2_interval": [_finite(v) for v in s.r2_interval],
+                "relative_error": _finite(s.error),
+                "relative_error_interval": [_finite(v) for v in s.error_interval],
+                "ratio": _finite(s.ratio),
+                "permuted_r2": _finite(s.permuted_r2),
+                "permuted_relative_error": _finite(s.permuted_error),
+                "direction_r2": _finite(s.direction_r2),
+                "predicted": not s.reason,
+                "reason": s.reason,
+            }
+            for s in part.scores
+        ],
+        "layers": [
+            {
+                "event": s.event,
+                "start": s.start,
+                "theory": s.predicted,
+                "share": _finite(s.share),
+                "interval": [_finite(v) for v in s.interval],
+                "exchanged": _finite(s.control),
+                "runs": s.runs,
+                "reason": s.reason,
+            }
+            for s in part.layers
+        ],
+        "runs": [
+            {
+                "name": run.name,
+                "lr": run.lr,
+                "seed": run.seed,
+                "points": {
+                    name: [[_finite(p.predicted), _finite(p.measured)] for p in points]
+                    for name, points in run.points.items()
+                },
+            }
+            for run in part.runs
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "–"
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return f"{_number(value)} [{_number(interval[0])}, {_number(interval[1])}]"

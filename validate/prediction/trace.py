@@ -1,0 +1,157 @@
+"""What one run of a network shows of the reduced map: displacement, excess, a and b, step by step, and its events.
+
+Which direction? Before the onset the unstable direction is the top eigenvector (of the study's start, held fixed), and
+the bounce has not risen above rounding; after it it is the direction of the bounce (`validate.claims.bounce`).
+Displacement, λ, a and b are along the one up to the first measurement after the onset, along the other from it on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from validate.claims.c02_onset import amplitude, onset_step
+from validate.opposing_groups import alternating_part, group_gap, singular_pairs
+from validate.windows import Windows
+
+Array = npt.NDArray[np.float64]
+
+NOISE_STEPS = 10
+"""Steps up to the start over which the displacement there is taken, root mean square."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One run at the edge.
+
+    Attributes:
+        lr: step size η.
+        steps: (n,) consecutive step numbers.
+        x: (n,) alternating part of the displacement along the unstable direction; NaN where it is not defined, as at a
+            measurement of the bounce, where one direction takes over from another.
+        square: (n,) x², at those measurements too.
+        loss: (n,) mean loss.
+        swing: (n,) root mean square over examples of the alternating part of their losses; NaN at the ends.
+        measured: (m,) index in `steps` of the measurements.
+        excess: (m,) e = ηλ − 2 at midpoints of steps.
+        a: (m,) −⟨∇⊥λ, ∇L⟩.
+        b: (m,) ‖∇⊥λ‖².
+        bulk_excess: ηλ − 2 of the bulk's eigenvalues at the study's start (their median), for controls.
+        bulk_x: (n, directions) alternating displacement along bulk eigenvectors held fixed, for controls.
+        onset: index in `steps` of the first step at which the leading pair's gap swings visibly (`visible_onset`); it
+            may lie before the study's start, and is None where there is none.
+        start: index in `measured` from whose measurements predictions are made: the first from the crossing of 2/η on.
+    """
+
+    lr: float
+    steps: npt.NDArray[np.int64]
+    x: Array
+    square: Array
+    loss: Array
+    swing: Array
+    measured: npt.NDArray[np.int64]
+    excess: Array
+    a: Array
+    b: Array
+    bulk_excess: float
+    bulk_x: Array
+    onset: int | None
+    start: int
+
+    @property
+    def start_step(self) -> int:
+        """Index in `steps` of the start."""
+        return int(self.measured[self.start])
+
+    @property
+    def start_size(self) -> float:
+        """Size of x at the start, from steps up to it alone."""
+        known = self.x[max(self.start_step - NOISE_STEPS, 0) : self.start_step + 1]
+        return float(np.sqrt(np.nanmean(known**2)))
+
+    def excess_at(self, index: npt.ArrayLike) -> Array:
+        """Excess e at indices in `steps`, linear between measurements and constant beyond them."""
+        known = np.isfinite(self.excess)
+        at = np.asarray(index, dtype=np.float64)
+        return np.asarray(np.interp(at, self.measured[known], self.excess[known]))
+
+
+def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
+    """The trace of a base run and its edge study."""
+    lr, steps = edge.attrs["lr"], edge["edge_step"].values
+    measured = np.searchsorted(steps, edge["edge_measured"].values)
+    onset = visible_onset(base, windows)
+    onset = None if onset is None else onset - int(steps[0])
+    later = measured[measured >= (len(steps) if onset is None else onset)]
+    after = np.arange(len(steps)) >= (later[0] if later.size else len(steps))
+    fixed = smooth_free_displacement(edge["gradient_projection"].values, lr)
+    bounce = kinematic_displacement(edge["gradient_along_bounce"].values, lr)
+    bounce[measured] = np.nan
+    x = np.where(after, bounce, fixed[:, 0])
+    square = x**2
+    square[measured] = np.where(after[measured], edge["bounce_square"].values, square[measured])
+    losses = edge["loss"].values
+    swing = np.full(len(steps), np.nan)
+    swing[1:-1] = np.sqrt(np.mean(alternating_part(losses) ** 2, axis=1))
+
+    def along(top: str, of_bounce: str) -> Array:
+        return np.where(after[measured], edge[of_bounce].values, edge[top].values)
+
+    return Trace(
+        lr=lr,
+        steps=steps,
+        x=x,
+        square=square,
+        loss=losses.mean(axis=1, dtype=np.float64),
+        swing=swing,
+        measured=measured,
+        excess=lr * along("sharpness", "bounce_curvature") - 2,
+        a=along("a_across", "bounce_a"),
+        b=along("b", "bounce_b"),
+        bulk_excess=float(lr * np.median(edge["eigenvalue"].values[1:]) - 2),
+        bulk_x=fixed[:, 1:],
+        onset=onset,
+        start=int(np.searchsorted(steps[measured], windows.crossing).clip(max=len(measured) - 1)),
+    )
+
+
+def visible_onset(base: xr.Dataset, windows: Windows) -> int | None:
+    """Step at which the leading pair's gap first swings half as much as once the oscillation stands.
+
+    C2's rule, but for two things that a long wait asks for: the level is that of the second half of the edge, since the
+    first may pass in waiting, and the pair is chosen there. Steps from 130 before the crossing on are looked at.
+    """
+    pair = singular_pairs(base["loss"][windows.evaluate], count=1)[0]
+    begin = windows.before.start
+    sizes = amplitude(group_gap(base["loss"].values[begin : windows.edge.stop], pair))
+    found = onset_step(sizes, slice(windows.evaluate.start - begin, windows.evaluate.stop - begin - 1))
+    return None if found is None else found + begin
+
+
+def kinematic_displacement(slope: npt.ArrayLike, lr: float) -> Array:
+    """(n, …) alternating part of x at each step from the gradient's component along it; NaN at the first.
+
+        x_{t+1} − x_t = −ηg_t, so that −(x_{t+1} − 2x_t + x_{t−1})/4 = η (g_t − g_{t−1})/4, whatever the growth of x.
+
+    >>> kinematic_displacement([4.0, -4.0, 4.0], lr=0.5)
+    array([nan, -1.,  1.])
+    """
+    g = np.asarray(slope, dtype=np.float64)
+    x = np.full_like(g, np.nan)
+    x[1:] = lr / 4 * np.diff(g, axis=0)
+    return x
+
+
+def smooth_free_displacement(slope: npt.ArrayLike, lr: float) -> Array:
+    """The same less its running mean, NaN at the first two and the last: without drifts, to see the size of rounding.
+
+    >>> smooth_free_displacement([4.0, -4.0, 4.0, -4.0], lr=0.5)
+    array([nan, nan,  1., nan])
+    """
+    x = kinematic_displacement(slope, lr)
+    free = np.full_like(x, np.nan)
+    free[2:-1] = alternating_part(x[1:])
+    return free
