@@ -11,7 +11,7 @@ def ritz_value_errors(norms: Tensor, values: Tensor, beyond: float) -> Tensor:
 
     With R the residuals H v_i − θ_i v_i of orthonormal Ritz vectors, and β below θ_k,
 
-        λ_i − θ_i ≤ min(‖R‖, ‖R‖² / (θ_k − β)).
+        λ_i − θ_i ≤ ‖R‖² / (θ_k − β).
 
     For k = 1, β is the second eigenvalue λ_2 (Temple 1928, Kato 1949: ⟨v, (H − λ_1)(H − λ_2) v⟩ ≥ 0). For any k it is
     the largest eigenvalue of the operator on the complement of the v_i, by the inertia of the Schur complement. As Ritz
@@ -23,14 +23,13 @@ def ritz_value_errors(norms: Tensor, values: Tensor, beyond: float) -> Tensor:
         beyond: β. Where only a Ritz value for it is known, which is at most β, the result is an estimate and no bound.
 
     Returns:
-        (k,) 0 where the residuals vanish; infinite for θ_i = 0 where they do not.
+        (k,) 0 where the residuals vanish; infinite for θ_i = 0 where they do not, and for all where β is not below θ_k.
 
     >>> import torch
     >>> ritz_value_errors(torch.tensor([0.1]), torch.tensor([10.0]), 8.0)
     tensor([0.0005])
     """
-    total, gap = norms.norm(), float(values[-1]) - beyond
-    if total == 0:
+    square, gap = norms.square().sum(), float(values[-1]) - beyond
+    if square == 0:
         return torch.zeros_like(values)
-    bound = torch.minimum(total, total.square() / gap) if gap > 0 else total
-    return bound / values.abs()
+    return square / gap / values.abs() if gap > 0 else torch.full_like(values, torch.inf)

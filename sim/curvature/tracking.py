@@ -18,8 +18,10 @@ class EigenpairTracker:
     """Refreshes the top eigenpairs from the last ones, and verifies now and then that they are on top.
 
     A refresh multiplies the k vectors, then directions chosen with the help of all that is kept of earlier refreshes,
-    until the criterion is met. Every `verify_every`-th also searches random directions, about ten products more, so an
-    eigenvalue that overtakes the tracked ones out of their sight stays unseen for less than that many refreshes. A
+    until the criterion is met. What those directions do not touch is seen more seldom: every `guard_every`-th refresh
+    multiplies the next vector too, whose eigenvalue may overtake, and every `verify_every`-th searches random
+    directions, about ten products more. So an eigenvalue that overtakes out of sight stays unseen for less than that
+    many refreshes. A
     refresh that did not converge is returned as such, and the next starts from it. At the edge of stability iterates
     have period two, so refresh them an even number of steps apart: the vectors of the other side of the valley are a
     poor start.
@@ -29,6 +31,7 @@ class EigenpairTracker:
         k: number of eigenpairs.
         tolerance: bound on what the criterion says. By value at 1e-3, and by residual at 1e-2, the sharpness of a
             network at the edge of stability has been within 0.1 % (benchmarks/curvature.py).
+        guard_every: refreshes between those that multiply the vector after the k too; 0 for none.
         verify_every: refreshes between verifications; 0 for none but the first, which starts from random vectors.
         max_products: products after which a refresh gives up, unconverged.
         criterion: "value" or "residual"; see `top_eigenpairs`.
@@ -45,6 +48,7 @@ class EigenpairTracker:
     max_products: int = 200
     criterion: Criterion = "value"
     keep: int = 12
+    guard_every: int = 5
     recycled: Recycled | None = None
     refreshes: int = 0
     products: int = 0
@@ -57,6 +61,7 @@ class EigenpairTracker:
             generator=self.generator,
             k=self.k,
             recycled=self.recycled,
+            guards=int(bool(self.guard_every) and self.refreshes % self.guard_every == 0),
             keep=max(self.keep, self.k),
             tolerance=self.tolerance,
             criterion=self.criterion,
