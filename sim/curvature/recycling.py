@@ -58,7 +58,7 @@ class Mixture:
             return
         old, n = recycled.vectors, space.filled
         small = torch.cat([old @ rows.T for rows in (old, space.basis, space.images)], 1).double().cpu()
-        gram, self._inside, images = small.split([len(old), n, n], 1)  # W Wᵀ, W Bᵀ, W (H B)ᵀ
+        gram, self._inside, images = torch.split(small, [len(old), n, n], 1)  # W Wᵀ, W Bᵀ, W (H B)ᵀ
         self._images = images
         # R = W − (W Bᵀ) B, and its orthonormal part Nᵀ R
         outside = gram - self._inside @ self._inside.T
