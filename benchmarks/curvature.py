@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from sim import mlp
 from sim.curvature import (
     DifferenceHessian,
+    Eigenpairs,
     EigenpairTracker,
     HessianOperator,
     MeanLoss,
     MeanLossGaussNewton,
     MeanLossHessian,
     layer_blocks,
+    layer_shares,
     sharpness_gradient,
     top_eigenpairs,
 )
@@ -41,7 +44,7 @@ SIZES = (3072, 200, 200, 10)
 EXAMPLES = 2000
 LR, STEPS = 0.05, 420
 EDGE = 250  # from this step on, the run is at the edge of stability, 2/η
-TOLERANCE = 1e-2
+RESIDUAL = 1e-2  # of the rule before, and of the comparison with SciPy
 MIB = 2**20
 
 
@@ -108,46 +111,108 @@ def cost() -> None:
         print(f"  {name:40}{seconds / times[0] / (4 if 'each' in name and '4' in name else 1):6.2f}")
 
 
+@dataclass(frozen=True)
+class Refreshed:
+    """What is refreshed, and how each refresh went from step `EDGE` on."""
+
+    place: str
+    every: int
+    tracker: EigenpairTracker
+    found: list[tuple[Eigenpairs, float, float]] = field(default_factory=list)  # errors of value and largest share
+
+
 def refresh() -> None:
     images = load_embedded()
     x = torch.from_numpy(standardise(images)).flatten(1)
     objective = MeanLoss(mlp(SIZES, "relu", seed=0), x, torch.from_numpy(images.labels.astype(np.int64)))
     parameters = [p.detach().clone() for p in objective.network.parameters()]
-    # (place, steps between refreshes, refreshes between verifications). At the edge iterates have period two: an odd
-    # number of steps apart they lie on opposite sides of the valley.
-    keys = [(place, *key) for place in ("iterate", "midpoint") for key in ((10, 0), (10, 25), (4, 25))]
-    trackers = {
-        key: EigenpairTracker(torch.Generator().manual_seed(0), tolerance=TOLERANCE, verify_every=key[2])
-        for key in keys
-    }
-    records: dict[tuple[str, int, int], list[tuple[int, int, float]]] = {key: [] for key in keys}
-    exact = {place: EigenpairTracker(torch.Generator().manual_seed(1), 2, 1e-3, 1) for place in ("iterate", "midpoint")}
+    # At the edge iterates have period two: an odd number of steps apart they lie on opposite sides of the valley.
+    all_ = [
+        Refreshed(place, every, EigenpairTracker(torch.Generator().manual_seed(0), **options))
+        for place in ("iterate", "midpoint")
+        for every, options in ((10, {}), (4, {}), (10, {"criterion": "residual", "tolerance": RESIDUAL}))
+    ]
+    converged = Converged(objective)
     for step in range(STEPS + 1):
         parts = unflatten(objective.gradient(parameters), parameters)
         for place, shift in (("iterate", 0.0), ("midpoint", LR / 2)):
-            due = [key for key in keys if key[0] == place and step % key[1] == 0]
-            if not due:
-                continue
-            operator = MeanLossHessian(objective, [p - shift * g for p, g in zip(parameters, parts, strict=True)])
-            value = float(exact[place].refresh(operator).values[0])
-            for key in due:
-                pairs = trackers[key].refresh(operator)
-                records[key].append((step, pairs.products, abs(float(pairs.values[0]) / value - 1)))
+            due = [one for one in all_ if one.place == place and step % one.every == 0]
+            if due:
+                point = [p - shift * g for p, g in zip(parameters, parts, strict=True)]
+                operator = MeanLossHessian(objective, point)
+                pairs = [one.tracker.refresh(operator) for one in due]
+            if due and step >= EDGE:
+                value, shares = converged.at(place, step, operator, point)
+                for one, found in zip(due, pairs, strict=True):
+                    moved = np.abs(converged.shares(found.vectors[0]) - shares).max()
+                    one.found.append((found, abs(float(found.values[0]) / value - 1), float(moved)))
         parameters = [p - LR * g for p, g in zip(parameters, parts, strict=True)]
-    print(f"\nproducts a refresh in descent on {len(x)} images, residual at most {TOLERANCE}; edge: from step {EDGE}")
     print(
-        "            refreshed   verified    products, mean   at the edge, mean   median   largest error there   median"
+        f"\nproducts a refresh at the edge (descent on {len(x)} images, steps {EDGE} to {STEPS}), without and with the"
     )
-    for key, rows in records.items():
-        late = [r for r in rows if r[0] >= EDGE]
-        spent, errors = [r[1] for r in late], [r[2] for r in late]
-        mean = statistics.mean(r[1] for r in rows[1:])
+    print("refreshes that verify, every 25th; errors are against pairs of residual 1e-3")
+    print(
+        "  place     every  criterion           mean  max   all, mean    value error: max   median   estimate, median"
+        "   residual, median   share moved by: max   median"
+    )
+    for one in all_:
+        plain = [pairs.products for pairs, _, _ in one.found if not pairs.verified]
+        every_one = [pairs.products for pairs, _, _ in one.found]
+        errors, moved = [f[1] for f in one.found], [f[2] for f in one.found]
+        estimates = [float(pairs.errors[0]) for pairs, _, _ in one.found]
+        residuals = [float(pairs.residuals[0]) for pairs, _, _ in one.found]
+        assert all(pairs.converged for pairs, _, _ in one.found)
         print(
-            f"  {key[0]:12}every {key[1]:<4}{f'every {key[2]}' if key[2] else 'never':>9}"
-            f"{mean:18.2f}{statistics.mean(spent):20.2f}{statistics.median(spent):9.1f}"
-            f"{max(errors):22.1e}{statistics.median(errors):9.1e}"
+            f"  {one.place:10}{one.every:5}  {one.tracker.criterion:8} {one.tracker.tolerance:<7g}"
+            f"{statistics.mean(plain):8.2f}{max(plain):5}{statistics.mean(every_one):12.2f}"
+            f"{max(errors):19.1e}{statistics.median(errors):9.1e}{statistics.median(estimates):19.1e}"
+            f"{statistics.median(residuals):19.1e}{max(moved):22.4f}{statistics.median(moved):9.4f}"
         )
-    against_scipy(objective, parameters, trackers["midpoint", 10, 0].vectors)
+    converged.report()
+    last = next(one for one in all_ if one.place == "midpoint").tracker.recycled
+    against_scipy(objective, parameters, None if last is None else last.vectors[:2])
+
+
+class Converged:
+    """Pairs of residual 1e-3, of which every 50th step's is compared with one of 1e-6, by products in float64."""
+
+    def __init__(self, objective: MeanLoss) -> None:
+        self._exact = objective.in_float64()
+        self._sizes = [p.numel() for p in objective.network.parameters()]
+        self._layers = layer_of_parameter(objective.network)
+        self._trackers = {
+            place: EigenpairTracker(torch.Generator().manual_seed(1), 2, 1e-3, 5, criterion="residual")
+            for place in ("iterate", "midpoint")
+        }
+        self._checked: list[tuple[float, float, int]] = []
+
+    def at(self, place: str, step: int, operator: MeanLossHessian, point: list[Tensor]) -> tuple[float, np.ndarray]:
+        """The eigenvalue and the layers' shares."""
+        pairs = self._trackers[place].refresh(operator)
+        assert pairs.converged
+        value = float(pairs.values[0])
+        if step % 50 == 0:
+            exact = top_eigenpairs(
+                MeanLossHessian(self._exact, [p.double() for p in point]),
+                generator=torch.Generator().manual_seed(2),
+                start=pairs.vectors,
+                tolerance=1e-6,
+            )
+            assert exact.converged
+            self._checked.append((abs(value / float(exact.values[0]) - 1), float(exact.residuals[0]), exact.products))
+        return value, self.shares(pairs.vectors[0])
+
+    def shares(self, vector: Tensor) -> np.ndarray:
+        """(layers,) of a vector."""
+        return layer_shares(vector, self._sizes, self._layers)
+
+    def report(self) -> None:
+        """Prints how far these pairs are from those of float64."""
+        off, residuals, spent = zip(*self._checked, strict=True)
+        print(
+            f"  those pairs against {len(off)} of residual at most {max(residuals):.1e} in float64, from them "
+            f"(products, mean: {statistics.mean(spent):.1f}): value off by at most {max(off):.1e}"
+        )
 
 
 def against_scipy(objective: MeanLoss, parameters: list[Tensor], start: Tensor | None) -> None:
@@ -180,13 +245,13 @@ def against_scipy(objective: MeanLoss, parameters: list[Tensor], start: Tensor |
         count["products"] = 0
         linear = LinearOperator((operator.size, operator.size), matvec=matvec, dtype=np.float32)
         first = np.random.default_rng(0).normal(size=operator.size)
-        values, vectors = eigsh(linear, k=1, which="LA", tol=TOLERANCE, v0=first)
+        values, vectors = eigsh(linear, k=1, which="LA", tol=RESIDUAL, v0=first)
         value, v = float(values[0]), torch.from_numpy(vectors[:, 0])
         return value, float((operator.matvec(v) - value * v).norm() / abs(value)), count["products"]
 
     def ours(warm: bool) -> tuple[float, float, int]:
         pairs = top_eigenpairs(
-            operator, generator=torch.Generator().manual_seed(2), tolerance=TOLERANCE, start=start if warm else None
+            operator, generator=torch.Generator().manual_seed(2), tolerance=RESIDUAL, start=start if warm else None
         )
         return float(pairs.values[0]), float(pairs.residuals[0]), pairs.products
 

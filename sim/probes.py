@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from sim.curvature import (
     layer_shares,
     top_block_eigenpairs,
 )
+from sim.curvature.eigensolver import Criterion
 from sim.curvature.mean_loss import leaves_at
 from sim.curvature.over_ranks import own_part
 from sim.distributed import rank_count
@@ -43,9 +44,10 @@ class SharpnessProbe:
     minimised: the rule, the examples' weights and declared ghost batches are to be those of the run. Dropout is left
     out: the loss would not be a function of the parameters.
 
-    Columns: ``measured``; for each place, iterate and midpoint, ``sharpness_``, ``residual_``, ``converged_``,
-    ``verified_`` (see `sim.curvature.Eigenpairs`) and ``layer_share_``; ``block_measured``, and ``block_sharpness``,
-    ``block_residual``, ``block_converged``.
+    Columns: ``measured``; for each place, iterate and midpoint, ``sharpness_``, ``residual_``, ``value_error_``,
+    ``converged_``, ``verified_`` (see `sim.curvature.Eigenpairs`) and ``layer_share_``; ``block_measured``, and
+    ``block_sharpness``, ``block_residual``, ``block_value_error``, ``block_converged``. Converged means: by the
+    criterion that the probe was given.
 
     Attributes:
         network: the network; its class and buffers are used, not its parameters.
@@ -55,7 +57,12 @@ class SharpnessProbe:
         every: steps between measurements.
         blocks_every: steps between measurements of the layers' blocks (a multiple of `every`); 0 for none.
         midpoint: whether to measure at the midpoint too.
-        tolerance: bound on every relative residual.
+        tolerance: bound on what the criterion says.
+        criterion: "value": every sharpness to a relative error, as estimated from residual and gap; the eigenvector,
+            and with it layer shares, to about the root of error over gap. "residual": every eigenpair to a relative
+            residual, such as 1e-2.
+        precision: number format of the products. float32 reaches residuals of about 1e-5, float64 those of 1e-6 and
+            below, at about twice the time and memory.
         seed: seed of the eigensolver's start vectors.
         loss: rule of the examples' losses.
         example_weights: (n,) weight of each example in the mean; all 1 when not given.
@@ -71,7 +78,9 @@ class SharpnessProbe:
     every: int = 10
     blocks_every: int = 50
     midpoint: bool = True
-    tolerance: float = 1e-2
+    tolerance: float = 1e-3
+    criterion: Criterion = "value"
+    precision: Literal["float32", "float64"] = "float32"
     seed: int = 0
     loss: LossRule = field(default_factory=LossRule)
     example_weights: Tensor | None = None
@@ -82,7 +91,7 @@ class SharpnessProbe:
         self._generator = torch.Generator().manual_seed(self.seed)
         # A verification now and then, every 25th, finds an eigenvalue that overtook the tracked one out of its sight.
         self._trackers = {
-            place: EigenpairTracker(self._generator, tolerance=self.tolerance)
+            place: EigenpairTracker(self._generator, tolerance=self.tolerance, criterion=self.criterion)
             for place in (("iterate", "midpoint") if self.midpoint else ("iterate",))
         }
         self._blocks: dict[str, Tensor] = {}
@@ -116,17 +125,19 @@ class SharpnessProbe:
 
     @property
     def top_vector(self) -> Tensor | None:
-        """(parameters,) unit top eigenvector at the iterate last measured; None before the first measurement."""
-        vectors = self._trackers["iterate"].vectors
-        return None if vectors is None else vectors[0]
+        """(parameters,) unit top eigenvector at the iterate last measured; None before the first measurement.
+
+        Zeros where that was not finite.
+        """
+        tracker = self._trackers["iterate"]
+        if tracker.recycled is None:
+            return torch.zeros(sum(self._sizes), device=self.inputs.device) if tracker.refreshes else None
+        return tracker.recycled.vectors[0].float()
 
     def state_dict(self) -> dict[str, Any]:
         """State of the generator, the last eigenvectors, and measurements that are not in a record on disk."""
         record = {} if self.record.folder else self.record.state_dict()
-        trackers = {
-            place: {"vectors": tracker.vectors, "refreshes": tracker.refreshes, "products": tracker.products}
-            for place, tracker in self._trackers.items()
-        }
+        trackers = {place: tracker.state_dict() for place, tracker in self._trackers.items()}
         state = {"generator": self._generator.get_state(), "trackers": trackers, "blocks": dict(self._blocks)}
         return {**state, "record": record}
 
@@ -135,9 +146,7 @@ class SharpnessProbe:
         self._generator.set_state(state["generator"])
         device = self.inputs.device
         for place, held in state["trackers"].items():
-            tracker = self._trackers[place]
-            tracker.vectors = None if held["vectors"] is None else held["vectors"].to(device)
-            tracker.refreshes, tracker.products = held["refreshes"], held["products"]
+            self._trackers[place].load_state_dict(held, device)
         self._blocks = {layer: vectors.to(device) for layer, vectors in state["blocks"].items()}
         if state["record"]:
             self.record.load_state_dict(state["record"])
@@ -149,12 +158,13 @@ class SharpnessProbe:
         for place in self._trackers:
             self.record.declare(f"sharpness_{place}", ["measured"])
             self.record.declare(f"residual_{place}", ["measured"])
+            self.record.declare(f"value_error_{place}", ["measured"])
             self.record.declare(f"converged_{place}", ["measured"], dtype=np.bool_)
             self.record.declare(f"verified_{place}", ["measured"], dtype=np.bool_)
             self.record.declare(f"layer_share_{place}", ["measured", "layer"], [layers])
         if self.blocks_every:
             self.record.declare("block_measured", ["block_measured"], dtype=np.int64)
-            for name in ("block_sharpness", "block_residual"):
+            for name in ("block_sharpness", "block_residual", "block_value_error"):
                 self.record.declare(name, ["block_measured", "layer"], [layers])
             self.record.declare("block_converged", ["block_measured", "layer"], [layers], np.bool_)
         self._names = [name for name in self.record.names if name not in before]
@@ -168,6 +178,8 @@ class SharpnessProbe:
             weights=None if self.example_weights is None else self.example_weights / self.example_weights.sum(),
             ghost_batches=self.batches.ghost,
         )
+        if self.precision == "float64":
+            objective, parameters = objective.in_float64(), [p.detach().double() for p in parameters]
         divides = objective.divisible and not self.batches.ghost and self.loss.divides
         if rank_count() == 1 or not divides:
             return self._operator(objective, parameters)
@@ -188,6 +200,7 @@ class SharpnessProbe:
         pairs = self._trackers[place].refresh(hessian)
         self.record.append(f"sharpness_{place}", float(pairs.values[0]))
         self.record.append(f"residual_{place}", float(pairs.residuals[0]))
+        self.record.append(f"value_error_{place}", float(pairs.errors[0]))
         self.record.append(f"converged_{place}", pairs.converged)
         self.record.append(f"verified_{place}", pairs.verified)
         self.record.append(f"layer_share_{place}", layer_shares(pairs.vectors[0], self._sizes, self._layers))
@@ -195,12 +208,18 @@ class SharpnessProbe:
     def _measure_blocks(self, step: int, hessian: Hessian) -> None:
         """The blocks of all layers in shared passes, each from the eigenvectors found the last time."""
         pairs = top_block_eigenpairs(
-            hessian, self._layers, generator=self._generator, start=self._blocks, tolerance=self.tolerance
+            hessian,
+            self._layers,
+            generator=self._generator,
+            start=self._blocks,
+            tolerance=self.tolerance,
+            criterion=self.criterion,
         )
         self._blocks = {layer: of_layer.vectors for layer, of_layer in pairs.items()}
         self.record.append("block_measured", step)
         self.record.append("block_sharpness", [float(p.values[0]) for p in pairs.values()])
         self.record.append("block_residual", [float(p.residuals[0]) for p in pairs.values()])
+        self.record.append("block_value_error", [float(p.errors[0]) for p in pairs.values()])
         self.record.append("block_converged", [p.converged for p in pairs.values()])
 
 

@@ -3,10 +3,15 @@
 Rayleigh–Ritz on a subspace that grows by residuals of the leading unconverged Ritz pairs: from one start vector this is
 Lanczos with full orthogonalisation, from several it takes them all in (block Lanczos for `block` > 1). H·basis is
 kept, so each vector costs one product, ever. When the basis is full it is folded to its leading Ritz vectors with
-their images (thick restart).
+their images (thick restart). Vectors recycled from earlier solves of an operator that has moved since take the place of
+the residuals: they say where the eigenvectors have gone (`sim.curvature.recycling`).
+
+A pair has converged when its residual is small, or, on request, when its value's error is, about the square of that
+over the gap (`sim.curvature.error_bounds`): where only the value is wanted, that takes about half the products.
 
 A round (one block of products) reads the device twice: the new part of the projected matrix, at most
-`max_basis` × `block` numbers, and the residuals' norms. Nothing else waits for the device.
+`max_basis` × `block` numbers, and the residuals' norms; with recycled vectors a third time, their inner products with
+the basis.
 
 The subspace of a start that lies in an invariant subspace never leaves it, and every residual in it vanishes, on top
 or not. So a warm start that meets the tolerance suspiciously well at once, or any on request, is verified: Lanczos
@@ -20,16 +25,22 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from sim.curvature.error_bounds import ritz_value_errors
 from sim.curvature.operators import LinearOperator, products
-from sim.curvature.subspace import Subspace
+from sim.curvature.recycling import Mixture, Recycled
+from sim.curvature.subspace import RitzPairs, Subspace
 from theory.command_line import InputError
 
 Solver = Generator[Tensor, Tensor, "Eigenpairs"]
 """Yields (b, size) vectors, is sent their products, and returns the eigenpairs: several can share passes."""
+
+Criterion = Literal["residual", "value"]
+"""What is to meet the tolerance: ‖Hv − λv‖ / |λ|, or the estimate of the value's relative error."""
 
 _SUSPICIOUS = 1e-2
 """A warm start whose residuals are below this part of the tolerance has not moved: verify it."""
@@ -41,6 +52,10 @@ _MISSED_MASS = 1e-4
 
 _STALL = 12
 """Rounds without progress at the level of rounding, after which the search gives up, unconverged."""
+
+
+_RECYCLED_ROUNDS = 12
+"""Rounds in which recycled vectors choose the directions; where they have not helped by then, residuals do."""
 
 
 class _Verdict(Enum):
@@ -57,19 +72,27 @@ class Eigenpairs:
         values: (k,) eigenvalues, float64 on the CPU; NaN where a product was not finite.
         vectors: (m, size) unit Ritz vectors, m ≥ k: the k asked for, then guards; the next solve's start.
         residuals: (k,) ‖Hv − λv‖ / |λ|, 0 where both vanish.
+        errors: (k,) estimates of the values' relative errors: ‖R‖²/gap with the k residuals R and the gap to the
+            next value that the search has seen (`sim.curvature.error_bounds`); their own residuals where those are
+            less, as between equal eigenvalues.
         products: number of operator products spent.
-        converged: whether every residual of the k met the tolerance.
+        converged: whether every one of the k met the criterion.
         verified: whether random directions were searched for larger eigenvalues: by random start vectors, or by the
             verification of a warm start. Where it is false, the pairs are eigenpairs, and on top unless the start's
             and the residuals' directions all miss a larger one.
+        criterion: what was to meet the tolerance.
+        recycled: directions for the next solve of the operator when it has moved, where they were asked for.
     """
 
     values: Tensor
     vectors: Tensor
     residuals: Tensor
+    errors: Tensor
     products: int
     converged: bool
     verified: bool = False
+    criterion: Criterion = "residual"
+    recycled: Recycled | None = None
 
 
 def top_eigenpairs(
@@ -78,7 +101,11 @@ def top_eigenpairs(
     generator: torch.Generator,
     k: int = 1,
     start: Tensor | None = None,
+    recycled: Recycled | None = None,
+    guards: int = 0,
+    keep: int = 0,
     tolerance: float = 1e-3,
+    criterion: Criterion = "residual",
     max_products: int = 200,
     max_basis: int = 40,
     block: int = 1,
@@ -91,11 +118,19 @@ def top_eigenpairs(
         generator: CPU generator of the random start vectors.
         k: number of eigenpairs.
         start: (m, size) vectors to start from, such as the last solve's `vectors`.
-        tolerance: bound on ‖Hv − λv‖ / |λ|. The eigenvalue's error is at most that, and about its square over the
-            relative gap to the next eigenvalue.
+        recycled: instead of `start`, all that the last solve kept: its k leading vectors are the start, the others help
+            to choose directions at no product.
+        guards: number of recycled vectors beyond the k that are multiplied with them at once.
+        keep: number of directions that the result keeps for the next solve.
+        tolerance: bound on what the criterion says.
+        criterion: "residual": ‖Hv − λv‖ / |λ|. The eigenvalue's error is at most that, and about its square over the
+            relative gap to the next eigenvalue; the vector's, the sine of its angle, is about the residual over the
+            gap. "value": the estimate of the value's relative error; the vector is left less accurate. On a network at
+            the edge the error has been below the estimate, in the median a third of it or less; it has been up to four
+            times the estimate on matrices whose vectors turn so fast that the next eigenvalue is not well known.
         max_products: products after which the best so far is returned, marked unconverged. It is returned earlier, and
             marked so, where the residual has stopped falling at the level of rounding: about 1e-5 for a network's
-            Hessian in float32, when the eigenvalue has all its digits.
+            Hessian in float32, when the eigenvalue has all its digits; `MeanLoss.in_float64` goes further.
         max_basis: largest number of basis vectors held.
         block: number of unconverged pairs whose residuals enter in a round. 1 takes the fewest products; more make
             fewer rounds, which pays where an operator multiplies several vectors at once.
@@ -105,14 +140,18 @@ def top_eigenpairs(
         The eigenpairs, each with its residual; `converged` says whether the tolerance was met.
 
     Raises:
-        InputError: k, block, or the start's shape makes no sense.
+        InputError: k, block, the start's shape, or both a start and recycled vectors make no sense.
     """
     search = solver(
         operator,
         generator=generator,
         k=k,
         start=start,
+        recycled=recycled,
+        guards=guards,
+        keep=keep,
         tolerance=tolerance,
+        criterion=criterion,
         max_products=max_products,
         max_basis=max_basis,
         block=block,
@@ -133,7 +172,11 @@ def solver(
     generator: torch.Generator,
     k: int = 1,
     start: Tensor | None = None,
+    recycled: Recycled | None = None,
+    guards: int = 0,
+    keep: int = 0,
     tolerance: float = 1e-3,
+    criterion: Criterion = "residual",
     max_products: int = 200,
     max_basis: int = 40,
     block: int = 1,
@@ -141,61 +184,108 @@ def solver(
 ) -> Solver:
     """The search of `top_eigenpairs` as a generator of the vectors whose products it needs; never multiplies itself."""
     n = operator.size
-    if k < 1 or block < 1:
-        raise InputError(f"k is {k} and block is {block}: give at least 1")
-    if start is not None and (start.ndim != 2 or start.shape[1] != n):
-        raise InputError(f"start has shape {list(start.shape)}: give rows of {n} numbers")
+    _require_sense(n, k, block, criterion, start, recycled)
     k = min(k, n)
-    guards = min(k + 1, n)
-    space = Subspace(operator, capacity=min(max(max_basis, 2 * guards + 2), n))
+    least = wanted = min(k + 1, n)
+    space = Subspace(operator, capacity=min(max(max_basis, 2 * (k + guards) + 4), n))
+    if recycled is not None:
+        recycled = Recycled(recycled.vectors.to(operator.device, operator.dtype), recycled.values)
+        start, least = recycled.vectors[: k + guards], k
     cold = start is None or len(start) == 0
     given = 0 if start is None else min(len(start), space.capacity)
-    rows = _random(operator, generator, max(guards - given, 0))
+    rows = _random(operator, generator, max(least - given, 0))
     if start is not None:
         rows = torch.cat([start[:given].to(rows), rows])
     warm_round, verified = not cold, cold
-    best, stalled = float("inf"), 0
+    best, stalled, rounds = float("inf"), 0, 0
     while True:
         yield from space.extend(rows)
+        rounds += 1
         if not space.finite:
-            return _failed(operator, k, guards, space.products)
-        if space.filled < guards and space.products < max_products + 2 * guards:
+            return _failed(operator, k, wanted, space.products, criterion)
+        if space.filled < least and space.products < max_products + 2 * wanted:
             # A start vector lay in the span of the others.
-            rows = _random(operator, generator, guards - space.filled)
+            rows = _random(operator, generator, least - space.filled)
             continue
-        pairs = space.ritz(k)
-        open_pairs = (pairs.relative > tolerance).nonzero().flatten().tolist()
-        # A basis of the whole space is exact up to rounding, whatever the tolerance.
-        whole = space.filled == n
-        converged = not open_pairs or whole
-        if converged and not whole and not verified:
-            still = float(pairs.relative.max()) <= max(_SUSPICIOUS * tolerance, 1e-6)
+        progress = _Progress(space, recycled, k, criterion, tolerance)
+        if progress.converged and not progress.whole and not verified:
+            still = float(progress.pairs.relative.max()) <= max(_SUSPICIOUS * tolerance, 1e-6)
             if verify or (verify is None and warm_round and still):
-                space.fold(guards)
-                bound = float(pairs.values[k - 1])
+                space.fold(wanted)
+                bound = float(progress.pairs.values[k - 1])
                 verdict = yield from _verify(space, operator, generator, bound + tolerance * abs(bound), max_products)
                 if not space.finite:
-                    return _failed(operator, k, guards, space.products)
+                    return _failed(operator, k, wanted, space.products, criterion)
                 verified = verdict is _Verdict.CLEAR
                 # What was found may not be the largest: verify again when it has converged. Ask but once in vain.
                 verify = verdict is _Verdict.FOUND
-                pairs = space.ritz(k)
-                open_pairs = (pairs.relative > tolerance).nonzero().flatten().tolist()
-                converged = not open_pairs or space.filled == n
-        worst = float(pairs.relative.max())
+                progress = _Progress(space, recycled, k, criterion, tolerance)
+        worst = float(progress.pairs.relative.max())
         best, stalled = (worst, 0) if worst < 0.9 * best else (best, stalled + 1)
         rounding = worst < 1e3 * torch.finfo(operator.dtype).eps
-        if converged or space.products >= max_products or (rounding and stalled >= _STALL):
-            values = pairs.values[:k]
+        if progress.converged or space.products >= max_products or (rounding and stalled >= _STALL):
             return Eigenpairs(
-                values, space.vectors(guards), pairs.relative, space.products, converged, verified or whole
+                progress.pairs.values[:k],
+                space.vectors(wanted),
+                progress.pairs.relative,
+                progress.errors,
+                space.products,
+                progress.converged,
+                verified or progress.whole,
+                criterion,
+                progress.mixture.leading(keep) if keep else None,
             )
         warm_round = False
         if space.full:
-            space.fold(max(guards, space.capacity // 3))
-        rows = pairs.residual[open_pairs[: min(block, space.capacity - space.filled)]]
+            # The pairs' residuals stay as they are: the leading Ritz vectors are kept.
+            space.fold(max(wanted, space.capacity // 3))
+            progress = _Progress(space, recycled, k, criterion, tolerance)
+        chosen = progress.open[: min(block, space.capacity - space.filled)]
+        rows = progress.mixture.directions(progress.pairs, chosen)
+        if rounds >= _RECYCLED_ROUNDS:
+            rows = progress.pairs.residual[chosen]
         if space.stuck:
             rows = _random(operator, generator, 1)
+
+
+class _Progress:
+    """What a round has reached: the pairs, their errors, and which of them are still open."""
+
+    def __init__(
+        self, space: Subspace, recycled: Recycled | None, k: int, criterion: Criterion, tolerance: float
+    ) -> None:
+        self.pairs: RitzPairs = space.ritz(k)
+        self.mixture = Mixture(space, recycled)
+        # A basis of the whole space is exact up to rounding, whatever the tolerance.
+        self.whole = space.filled == space.size
+        self.errors = self._errors(k)
+        measured = self.pairs.relative if criterion == "residual" else self.errors
+        self.open: list[int] = (measured > tolerance).nonzero().flatten().tolist()
+        self.converged = not self.open or self.whole
+
+    def _errors(self, k: int) -> Tensor:
+        values, mixed, norms = self.pairs.values, self.mixture.values, self.pairs.norms
+        # Some eigenvalue is as near as the residual, whatever the gap.
+        nearest = torch.where(norms == 0, norms, norms / values[:k].abs())
+        if len(mixed) <= k:
+            return nearest
+        # The gap that the mixture sees; its values are above the basis's own, by what it expects of more products.
+        gap = float(mixed[k - 1]) - max(float(mixed[k]), *values[k : k + 1].tolist(), -torch.inf)
+        return torch.minimum(ritz_value_errors(norms, values[:k], float(values[k - 1]) - gap), nearest)
+
+
+def _require_sense(n: int, k: int, block: int, criterion: str, start: Tensor | None, recycled: Recycled | None) -> None:
+    if k < 1 or block < 1:
+        raise InputError(f"k is {k} and block is {block}: give at least 1")
+    if criterion not in get_args(Criterion):
+        raise InputError(f"criterion is {criterion}: give {' or '.join(get_args(Criterion))}")
+    if start is not None and recycled is not None:
+        raise InputError(
+            f"start has {len(start)} vectors beside {len(recycled.vectors)} recycled ones: give one of both"
+        )
+    for vectors in (start, None if recycled is None else recycled.vectors):
+        if vectors is not None and (vectors.ndim != 2 or vectors.shape[1] != n):
+            raise InputError(f"start has shape {list(vectors.shape)}: give rows of {n} numbers")
 
 
 def _verify(
@@ -245,10 +335,10 @@ def largest_mass(projected: Tensor, outside: float, bound: float) -> float:
     return 1 / total
 
 
-def _failed(operator: LinearOperator, k: int, guards: int, spent: int) -> Eigenpairs:
+def _failed(operator: LinearOperator, k: int, guards: int, spent: int, criterion: Criterion) -> Eigenpairs:
     nan = torch.full((k,), float("nan"), dtype=torch.float64)
     vectors = torch.zeros(guards, operator.size, device=operator.device, dtype=operator.dtype)
-    return Eigenpairs(nan, vectors, nan, spent, converged=False)
+    return Eigenpairs(nan, vectors, nan, nan, spent, converged=False, criterion=criterion)
 
 
 def _random(operator: LinearOperator, generator: torch.Generator, count: int) -> Tensor:

@@ -21,12 +21,16 @@ class RitzPairs:
     Attributes:
         values: (m,) all Ritz values, largest first, float64 on the CPU.
         residual: (k, size) Hv − λv of the k leading pairs.
+        norms: (k,) ‖Hv − λv‖, float64 on the CPU.
         relative: (k,) ‖Hv − λv‖ / |λ| on the CPU, 0 where both vanish.
+        coordinates: (m, k) the k leading Ritz vectors in the basis, float64 on the CPU.
     """
 
     values: Tensor
     residual: Tensor
+    norms: Tensor
     relative: Tensor
+    coordinates: Tensor
 
 
 class Subspace:
@@ -57,6 +61,21 @@ class Subspace:
         """Whether there is no room for another vector."""
         return self.filled == self.capacity
 
+    @property
+    def basis(self) -> Tensor:
+        """(filled, size) the orthonormal vectors."""
+        return self._basis[: self.filled]
+
+    @property
+    def images(self) -> Tensor:
+        """(filled, size) their images."""
+        return self._images[: self.filled]
+
+    @property
+    def projected(self) -> Tensor:
+        """(filled, filled) basis · imagesᵀ, float64 on the CPU."""
+        return self._projected
+
     def extend(self, rows: Tensor) -> Generator[Tensor, Tensor, None]:
         """Takes in the rows' parts outside the basis: yields them orthonormal, is sent their images.
 
@@ -85,7 +104,8 @@ class Subspace:
         residual = top @ self._images[: self.filled]
         residual -= values[:k, None].to(residual) * (top @ self._basis[: self.filled])
         norms = residual.double().norm(dim=1).cpu()  # the round's second wait
-        return RitzPairs(values, residual, torch.where(norms == 0, norms, norms / values[:k].abs()))
+        relative = torch.where(norms == 0, norms, norms / values[:k].abs())
+        return RitzPairs(values, residual, norms, relative, rotation[:, :k])
 
     def vectors(self, count: int) -> Tensor:
         """(count, size) the leading Ritz vectors."""

@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from sim.curvature.eigensolver import Eigenpairs, top_eigenpairs
+from sim.curvature.eigensolver import Criterion, Eigenpairs, top_eigenpairs
 from sim.curvature.operators import LinearOperator
+from sim.curvature.recycling import Recycled
 
 
 @dataclass
 class EigenpairTracker:
     """Refreshes the top eigenpairs from the last ones, and verifies now and then that they are on top.
 
-    A refresh multiplies the k vectors and the guards, then residuals until the tolerance is met. Every
-    `verify_every`-th also searches random directions, about ten products more, so an eigenvalue that overtakes the
-    tracked ones out of their sight stays unseen for less than that many refreshes. A refresh that did not converge is
-    returned as such, and the next starts from it. At the edge of stability iterates have period two, so refresh them an
-    even number of steps apart: the vectors of the other side of the valley are a poor start.
+    A refresh multiplies the k vectors, then directions chosen with the help of all that is kept of earlier refreshes,
+    until the criterion is met. What those directions do not touch is seen more seldom: every `guard_every`-th refresh
+    multiplies the next vector too, whose eigenvalue may overtake, and every `verify_every`-th searches random
+    directions, about ten products more. So an eigenvalue that overtakes out of sight stays unseen for less than that
+    many refreshes. A
+    refresh that did not converge is returned as such, and the next starts from it. At the edge of stability iterates
+    have period two, so refresh them an even number of steps apart: the vectors of the other side of the valley are a
+    poor start.
 
     Attributes:
         generator: CPU generator of random vectors.
         k: number of eigenpairs.
-        tolerance: bound on each relative residual. At 0.01, the sharpness of a network at the edge of stability has
-            been within 0.1 % (benchmarks/curvature.py).
+        tolerance: bound on what the criterion says. By value at 1e-3, and by residual at 1e-2, the sharpness of a
+            network at the edge of stability has been within 0.1 % (benchmarks/curvature.py).
+        guard_every: refreshes between those that multiply the vector after the k too; 0 for none.
         verify_every: refreshes between verifications; 0 for none but the first, which starts from random vectors.
         max_products: products after which a refresh gives up, unconverged.
-        vectors: (m, size) the last vectors, for a checkpoint; None before the first refresh.
+        criterion: "value" or "residual"; see `top_eigenpairs`.
+        keep: number of directions kept from one refresh to the next, vectors of the operator's size; at least k.
+        recycled: those directions, for a checkpoint; None before the first refresh.
         refreshes: number of refreshes so far, for a checkpoint.
         products: products of all refreshes together.
     """
 
     generator: torch.Generator
     k: int = 1
-    tolerance: float = 1e-2
+    tolerance: float = 1e-3
     verify_every: int = 25
     max_products: int = 200
-    vectors: Tensor | None = None
+    criterion: Criterion = "value"
+    keep: int = 12
+    guard_every: int = 5
+    recycled: Recycled | None = None
     refreshes: int = 0
     products: int = 0
 
@@ -49,12 +60,27 @@ class EigenpairTracker:
             operator,
             generator=self.generator,
             k=self.k,
-            start=self.vectors,
+            recycled=self.recycled,
+            guards=int(bool(self.guard_every) and self.refreshes % self.guard_every == 0),
+            keep=max(self.keep, self.k),
             tolerance=self.tolerance,
+            criterion=self.criterion,
             max_products=self.max_products,
             verify=True if due else None,
         )
-        self.vectors = pairs.vectors
+        # Products that were not finite leave nothing to go on from; the next refresh then starts anew.
+        self.recycled = pairs.recycled
         self.refreshes += 1
         self.products += pairs.products
         return pairs
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next refresh depends on, but the generator."""
+        kept = None if self.recycled is None else {"vectors": self.recycled.vectors, "values": self.recycled.values}
+        return {"recycled": kept, "refreshes": self.refreshes, "products": self.products}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Goes back to that state, with the vectors on the device."""
+        kept = state["recycled"]
+        self.recycled = None if kept is None else Recycled(kept["vectors"].to(device), kept["values"].cpu())
+        self.refreshes, self.products = state["refreshes"], state["products"]

@@ -167,7 +167,7 @@ def test_the_tracker_finds_an_eigenvalue_that_rises_out_of_sight() -> None:
             matrix[0, 0] = 10.0 if refresh < 4 else 30.0
             matrix[1:, 1:] = seen + refresh * (drift + drift.T)
             if refresh == 1:
-                tracker.vectors[:, 0] = 0  # type: ignore[index]
+                tracker.recycled.vectors[:, 0] = 0  # type: ignore[union-attr]
             values.append(float(tracker.refresh(MatrixOperator(matrix)).values[0]))
         found[verify_every] = values
         assert tracker.refreshes == 20

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -208,10 +208,14 @@ def test_probes_leave_the_run_bit_for_bit_as_it_was(
     assert all(m.training == training for m in watched.modules())
 
 
-def test_the_probe_measures_iterates_midpoints_and_blocks(device: torch.device) -> None:
+@pytest.mark.parametrize(("criterion", "column"), [("residual", "residual"), ("value", "value_error")])
+def test_the_probe_measures_iterates_midpoints_and_blocks(
+    criterion: Literal["residual", "value"], column: str, device: torch.device
+) -> None:
     x, y = _problem(device)
     network = _network(device)
-    probe = SharpnessProbe(network, x, y, lr=0.3, every=5, blocks_every=10, tolerance=1e-4)
+    options = {"tolerance": 1e-4, "criterion": criterion}
+    probe = SharpnessProbe(network, x, y, lr=0.3, every=5, blocks_every=10, **options)  # type: ignore[arg-type]
     descend(network, x, y, lr=0.3, steps=21, probes=[probe], progress=False)
     data = probe.dataset()
     assert data["measured"].values.tolist() == [0, 5, 10, 15, 20]
@@ -219,7 +223,8 @@ def test_the_probe_measures_iterates_midpoints_and_blocks(device: torch.device) 
     assert data["converged_iterate"].all()
     assert data["block_converged"].all()
     assert data["verified_iterate"][0]
-    assert (data["residual_midpoint"] <= 1e-4).all()
+    assert (data[f"{column}_midpoint"] <= 1e-4).all()
+    assert (data[f"block_{column}"] <= 1e-4).all()
     np.testing.assert_allclose(data["layer_share_iterate"].sum("layer"), 1)
     whole = data["sharpness_iterate"].sel(measured=data["block_measured"].values)
     assert (data["block_sharpness"].max("layer").values <= whole.values * (1 + 1e-6)).all()
@@ -321,7 +326,7 @@ def test_a_probes_state_holds_its_generator(device: torch.device) -> None:
     second.load_state_dict(first.state_dict())
     for probe in (first, second):
         for tracker in probe._trackers.values():
-            tracker.vectors = None
+            tracker.recycled = None
         probe(10, weights, weights)
     assert first.dataset().identical(second.dataset())
 
