@@ -76,7 +76,8 @@ class EdgeProbe:
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        self._tracker = EigenpairTracker(generator, k=1)
+        # ∇λ takes an accurate eigenvector: by the value's error alone it would be left less so.
+        self._tracker = EigenpairTracker(generator, k=1, tolerance=1e-2, criterion="residual")
         self._generator = generator
         self._start: Tensor | None = None
         self._fixed: Tensor | None = None
@@ -132,10 +133,11 @@ class EdgeProbe:
             tolerance=1e-2,
             max_basis=4 * self.what.directions,
             block=2,
+            keep=self._tracker.keep,
         )
         self._fixed = pairs.vectors[: self.what.directions]
         self.eigenvalues = pairs.values.numpy()
-        self._tracker.vectors, self._top = pairs.vectors[:2], pairs.vectors[0]
+        self._tracker.recycled, self._top = pairs.recycled, pairs.vectors[0]
 
     def _hessian(self, parameters: Sequence[Tensor]) -> HessianOperator | MeanLossHessian:
         if self.what.chunk is not None:
