@@ -226,6 +226,8 @@ class _Integration:
     ) -> None:
         self.field, self.control, self.probes, self.record = field, control, probes, record
         self.checkpoints, self.end = checkpoints, end
+        self.solver: Any  # SciPy's types allow for complex weights
+        self.dense: Any = None  # the interpolant of the last step, once it is needed
         self.generator = torch.Generator().manual_seed(seed)
         self.tracker = EigenpairTracker(self.generator)
         self.interval = stability_interval(control.rule)
@@ -244,7 +246,7 @@ class _Integration:
     @property
     def rejected(self) -> int:
         """Steps tried and not taken: each took as many gradients as one that was."""
-        return (self.solver.nfev - self.first_evaluations) // self.solver.n_stages - self.steps
+        return int(self.solver.nfev - self.first_evaluations) // int(self.solver.n_stages) - self.steps
 
     def advance(self, time: float) -> bool:
         """Takes steps until the time is reached; false if the step shrinks to nothing, as where no gradient is."""
@@ -305,10 +307,9 @@ class _Integration:
         }
         if first_step is not None:
             options["first_step"] = min(first_step, self.end - time) or None
-        method: Any = RULES[self.control.rule]  # SciPy's types allow for complex weights
+        method: Any = RULES[self.control.rule]
         self.solver = method(self.field, time, y, self.end, **options)
         self.first_evaluations = self.solver.nfev
-        self.dense: Any = None  # the interpolant of the last step, once it is needed
 
     def _state(self) -> dict[str, Any]:
         """State before a step whose like is not begun: all stated times so far are recorded."""
