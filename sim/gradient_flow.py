@@ -306,7 +306,7 @@ class _Integration:
             "max_step": longest,
         }
         if first_step is not None:
-            options["first_step"] = min(first_step, self.end - time) or None
+            options["first_step"] = min(first_step, self.end - time)
         method: Any = RULES[self.control.rule]
         self.solver = method(self.field, time, y, self.end, **options)
         self.first_evaluations = self.solver.nfev
@@ -328,7 +328,6 @@ class _Integration:
 
     def _resume(self, state: dict[str, Any]) -> None:
         self._start(state["time"], state["weights"].numpy(), state["longest"], state["next_step"])
-        self.solver.h_abs = state["next_step"]
         self.steps, self.reached, self.solver.nfev, self.first_evaluations = state["counts"]
         self.sharpness, self.converged = state["tracked"]
         self.generator.set_state(state["generator"])
