@@ -349,6 +349,13 @@ def test_a_flow_without_a_finite_gradient_ends_before_the_time_it_does_not_reach
         result = flow(mlp([6, 8, 3], "relu", seed=1).to(device), scale * x, y, times=[0.0, 1.0], progress=False)
         assert result.diverged_at == reached
         assert len(result.losses) == reached
+    result = flow(mlp([6, 8, 3], "relu", seed=1).to(device), x, y, loss=_steep, times=[0.0, 1.0], progress=False)
+    assert result.diverged_at == 1
+
+
+def _steep(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Finite, and its gradient is not."""
+    return (0 * outputs).abs().sqrt().sum(1)
 
 
 @pytest.mark.parametrize(
