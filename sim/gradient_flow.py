@@ -250,9 +250,8 @@ class _Integration:
 
     def advance(self, time: float) -> bool:
         """Takes steps until the time is reached; false if the step shrinks to nothing, as where no gradient is."""
-        if self.solver.t < time and not np.isfinite(
-            self.solver.h_abs
-        ):  # of a gradient that is not: SciPy would look for a step for ever
+        if self.solver.t < time and not np.isfinite(self.solver.h_abs):
+            # The first gradient is not finite, and SciPy would look for a step for ever.
             return False
         while self.solver.t < time:
             if self.checkpoints is not None and self.checkpoints.due():
