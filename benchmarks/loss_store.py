@@ -139,11 +139,13 @@ def report(options: Options, folder: Path) -> None:
         raw = options.examples * options.steps * np.dtype(dtype).itemsize
         written = apart(options, dtype, folder, "write")
         row, column = (apart(options, dtype, folder, part) for part in ("row", "column"))
+        wall, processor = raw / 1e6 / written["wall"], raw / 1e6 / written["processor"]
         print(
             f"{dtype}: {written['bytes'] / 1e6:,.0f} MB in {written['files']:.0f} files, "
-            f"{written['bytes'] / raw:.2f} of raw; appended in {written['wall']:.1f} ({written['processor']:.1f}) s, {raw / 1e6 / written['wall']:.0f}"
-            f" ({raw / 1e6 / written['processor']:.0f}) MB/s of raw; the whole run in {written['total']:.1f} s; "
-            f"peak {written['memory'] / MIB:.0f} MiB"
+            f"{written['bytes'] / raw:.2f} of raw; appended in {written['wall']:.1f} ({written['processor']:.1f}) s, "
+            f"{wall:.0f} ({processor:.0f}) MB/s of raw; the whole run in {written['total']:.1f} s; "
+            f"peak {written['memory'] / MIB:.0f} MiB",
+            flush=True,
         )
         print(f"  opened in {row['open'] * 1e3:.0f} ({row['open processor'] * 1e3:.0f}) ms")
         for words, of_part in (("one step's row", row), ("one example's trajectory", column)):
