@@ -74,8 +74,9 @@ def main(options: Options) -> None:
                 process.join()
             chunk, kept, rebuilt, peak = found[0]
             whole = f"{found[1][3] / MIB:.0f}" if len(found) > 1 else "not measured"
+            data = n * 3072 * 4 / MIB
             print(
-                f"{name:22}{n:10,}{n * 3072 * 4 / MIB:11.0f}{chunk:8,}{kept:7}{rebuilt:10}{peak / MIB:11.0f}{whole:>19}",
+                f"{name:22}{n:10,}{data:11.0f}{chunk:8,}{kept:7}{rebuilt:10}{peak / MIB:11.0f}{whole:>19}",
                 flush=True,
             )
 
