@@ -261,9 +261,10 @@ def main(options: Options) -> None:
     if unknown:
         sys.exit(f"networks are {', '.join(FORMS)}, not {unknown[0]}")
     if len(options.threads) > 1:
-        words = [w for w in sys.argv[1:]]
+        flags = ["--compile" if options.compile else "--no-compile", "--profile" if options.profile else "--no-profile"]
         for count in options.threads:
-            subprocess.run([sys.executable, __file__, *words, "--threads", str(count)], check=True)
+            words = [*options.names, "--threads", str(count), "--rounds", str(options.rounds), *flags]
+            subprocess.run([sys.executable, __file__, *words], check=True)
         return
     torch.set_num_threads(options.threads[0])
     cores = len(os.sched_getaffinity(0))
