@@ -1,6 +1,6 @@
 """Losses of 50,000 examples at 5,000 steps in the run store: bytes, rates, and the memory that reading a part takes.
 
-``python benchmarks/loss_store.py [--examples 50000] [--steps 5000] [--formats float32 float16]``
+``python benchmarks/loss_store.py [--examples 50000] [--steps 5000] [--formats float32 float16] [--one-piece]``
 
 The losses are real in their course: those of 2,000 embedded images along full-batch descent of a 3072-20-10 network for
 as many steps. 50,000 examples are made of them by repetition, each copy of an image times a factor of its own (log-
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 import tyro
 
+import sim.record
 from sim import RunInProgress, descend, mlp, obtain_resumable_run, read_run
 from validate.cifar10 import load_embedded, standardise
 
@@ -43,6 +44,8 @@ class Options:
     """Steps."""
     formats: tuple[str, ...] = ("float32", "float16")
     """Number formats."""
+    one_piece: bool = False
+    """Store chunks in one piece, without the shards that `sim.record` makes of wide rows."""
     folder: Path | None = None
     """Where; a temporary folder when not given."""
     part: Literal["all", "write", "row", "column"] = "all"
@@ -91,6 +94,8 @@ def write(options: Options, dtype: str, folder: Path) -> dict[str, float]:
             spent["processor"] += time.process_time() - processor
         return run.record.dataset()
 
+    if options.one_piece:
+        sim.record.WIDE_ROW = options.examples + 1
     before, begun = peak(), time.perf_counter()
     config = Stored(options.examples, options.steps, dtype)
     obtain_resumable_run(folder, dtype, config, compute, device=CPU)  # type: ignore[arg-type]
@@ -126,7 +131,8 @@ def read(options: Options, dtype: str, folder: Path, what: str) -> dict[str, flo
 def apart(options: Options, dtype: str, folder: Path, part: str) -> dict[str, float]:
     """What a part gives in a process of its own."""
     words = ["--examples", options.examples, "--steps", options.steps, "--formats", dtype, "--folder", folder]
-    command = [sys.executable, __file__, *map(str, words), "--part", part]
+    layout = "--one-piece" if options.one_piece else "--no-one-piece"
+    command = [sys.executable, __file__, *map(str, words), layout, "--part", part]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
