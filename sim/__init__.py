@@ -6,6 +6,7 @@ from sim.batched_networks import descend_networks
 from sim.batches import Batches
 from sim.checkpoints import Checkpoints
 from sim.device import choose_device
+from sim.gradient_flow import Flow, StepControl, flow
 from sim.heavy_tails import SizeLaw
 from sim.losses import LossRule
 from sim.networks import Architecture, build, mlp
@@ -24,6 +25,7 @@ __all__ = [
     "Batches",
     "Checkpoints",
     "Descent",
+    "Flow",
     "LossRule",
     "OptimizerChoice",
     "Record",
@@ -33,12 +35,14 @@ __all__ = [
     "SizeLaw",
     "SnapshotProbe",
     "SplitSGD",
+    "StepControl",
     "TwoLayerConfig",
     "build",
     "choose_device",
     "descend",
     "descend_batch",
     "descend_networks",
+    "flow",
     "list_runs",
     "mlp",
     "obtain_resumable_run",

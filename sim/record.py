@@ -2,6 +2,9 @@
 
 A chunk is written once, when it is full, and never changed; rows that do not fill one ride in the run's checkpoint.
 Whatever a killed run wrote after its last checkpoint is written again, to the same bytes.
+
+A chunk spans whole rows. Where rows are wide it is a shard of pieces, compressed one by one in the chunk's file, so
+that a few entries of all rows, such as one example's losses at all steps, are read without the others.
 """
 
 from __future__ import annotations
@@ -27,12 +30,17 @@ CHUNK_BYTES = 1 << 22
 """Size of a chunk before compression."""
 MAX_CHUNK_ROWS = 1024
 """Bound on the rows of a chunk, for short rows."""
+WIDE_ROW = 16_384
+"""Entries from which on a row is wide."""
+PIECES = 16
+"""Pieces of a chunk of wide rows. More of them make it slower to write, and reading one hardly faster."""
 
 
 @dataclass
 class _Column:
     dimensions: tuple[str, ...]
     buffer: npt.NDArray[Any]  # (rows of a chunk, ...)
+    piece: int = 0  # entries of a row in a piece of a chunk, 0 where chunks are in one piece
     count: int = 0  # rows appended so far
     stored: int = 0  # rows in full chunks, in memory or on disk; the rest is in the buffer
     chunks: list[npt.NDArray[Any]] = field(default_factory=list)  # in memory
@@ -87,14 +95,16 @@ class Record:
             raise ValueError(f"column {name} is declared twice")
         row_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         rows = max(1, min(MAX_CHUNK_ROWS, self._chunk_bytes // max(1, row_bytes)))
-        column = _Column(tuple(dimensions), np.zeros((rows, *shape), dtype))
+        wide = rows > 1 and len(shape) == 1 and shape[0] >= WIDE_ROW
+        column = _Column(tuple(dimensions), np.zeros((rows, *shape), dtype), -(-shape[0] // PIECES) if wide else 0)
         if self.folder is not None:
             with writing(self.run):
                 (self.folder / name / "zarr.json").unlink(missing_ok=True)
                 column.array = zarr.create_array(
                     self.folder / name,
                     shape=(0, *shape),
-                    chunks=tuple(max(1, n) for n in column.buffer.shape),
+                    chunks=(rows, column.piece) if wide else tuple(max(1, n) for n in column.buffer.shape),
+                    shards=(rows, column.piece * PIECES) if wide else None,
                     dtype=column.buffer.dtype,
                     compressors=[ZstdCodec(level=1, checksum=True)],
                     dimension_names=column.dimensions,
@@ -126,7 +136,12 @@ class Record:
         state = {}
         for name, column in self._columns.items():
             tail = np.concatenate([*column.chunks, column.tail])
-            state[name] = {"rows": column.count, "chunk_rows": len(column.buffer), "tail": torch.from_numpy(tail)}
+            state[name] = {
+                "rows": column.count,
+                "chunk_rows": len(column.buffer),
+                "piece": column.piece,
+                "tail": torch.from_numpy(tail),
+            }
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -135,8 +150,8 @@ class Record:
         Raises:
             InputError: it has other columns, or chunks of another size.
         """
-        there = {name: held["chunk_rows"] for name, held in state.items()}
-        here = {name: len(column.buffer) for name, column in self._columns.items()}
+        there = {name: (held["chunk_rows"], held.get("piece", 0)) for name, held in state.items()}
+        here = {name: (len(column.buffer), column.piece) for name, column in self._columns.items()}
         if there != here:
             raise InputError(f"run {self.run} was begun by another version of this package: give --force to begin anew")
         for name, held in state.items():
@@ -184,8 +199,11 @@ class Record:
         """Writes the buffer's rows as one chunk, which begins where the stored rows end."""
         assert self.folder is not None
         assert column.array is not None
+        place = [str(column.stored // len(column.buffer)), *["0"] * (column.buffer.ndim - 1)]
+        file = self.folder.joinpath(name, "c", *place)
         with writing(self.run):
             column.array.resize((column.count, *column.array.shape[1:]))
+            if column.piece:  # Zarr would put the rows into the shard that a killed process left, and first read it
+                file.unlink(missing_ok=True)
             column.array[column.stored : column.count] = column.tail
-        place = [str(column.stored // len(column.buffer)), *["0"] * (column.buffer.ndim - 1)]
-        self._unsynchronised.add(self.folder.joinpath(name, "c", *place))
+        self._unsynchronised.add(file)

@@ -3,6 +3,7 @@
 y = γ (x − μ) / √(σ² + ε) + δ, with the mean μ and the uncorrected variance σ² over the batch and the places of a
 channel (batch norm), or over the features of a token (layer norm). PyTorch's fused ones have wrong third derivatives,
 without an error (pytorch 175754, 186256). These are their subclasses: names, buffers and `isinstance` are theirs.
+Inputs in half precision, as under autocast, are normalised in float32 and given back in theirs.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ class BatchNorm2d(nn.BatchNorm2d):
         """(n, channels, height, width) normalised over batch, height and width."""
         assert self.running_mean is not None
         assert self.running_var is not None
+        wide = _at_least_float32(input)
         if self.training:
             count = input.numel() // input.shape[1]
             # Sums over the places first, then over the batch: several times as fast on a CPU as over both at once.
-            mean = input.flatten(2).sum(2).sum(0) / count
-            centred = input - mean.view(-1, 1, 1)
+            mean = wide.flatten(2).sum(2).sum(0) / count
+            centred = wide - mean.view(-1, 1, 1)
             variance = centred.flatten(2).square().sum(2).sum(0) / count
             self._track(mean.detach(), variance.detach(), count)
         else:
-            centred, variance = input - self.running_mean.view(-1, 1, 1), self.running_var
+            centred, variance = wide - self.running_mean.view(-1, 1, 1), self.running_var
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return torch.addcmul(self.bias.view(-1, 1, 1), centred, scale.view(-1, 1, 1))
+        return torch.addcmul(self.bias.view(-1, 1, 1), centred, scale.view(-1, 1, 1)).to(input.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None
@@ -50,6 +52,11 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, features) normalised over the features."""
-        centred = input - input.mean(-1, keepdim=True)
+        wide = _at_least_float32(input)
+        centred = wide - wide.mean(-1, keepdim=True)
         variance = centred.square().mean(-1, keepdim=True)
-        return torch.addcmul(self.bias, centred * torch.rsqrt(variance + self.eps), self.weight)
+        return torch.addcmul(self.bias, centred * torch.rsqrt(variance + self.eps), self.weight).to(input.dtype)
+
+
+def _at_least_float32(input: Tensor) -> Tensor:
+    return input.to(torch.promote_types(input.dtype, torch.float32))

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
+import zarr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import sim.record
 from sim import Record
 from theory import InputError
 
@@ -47,13 +49,20 @@ def _append(record: Record, begin: int, end: int) -> None:
 
 
 @settings(max_examples=15 if settings().max_examples <= 50 else settings().max_examples)  # each waits for the disk
-@given(st.integers(0, 25), st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=3), st.integers(1, 400))
-@example(12, [(11, 0)], 1)  # chunks of one row, some of them all zero
+@given(
+    st.integers(0, 25),
+    st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=3),
+    st.integers(1, 400),
+    st.booleans(),
+)
+@example(12, [(11, 0)], 1, False)  # chunks of one row, some of them all zero
+@example(25, [(7, 9), (3, 1)], 60, True)
 def test_rows_come_back_whatever_was_lost_on_the_way(
-    steps: int, interruptions: list[tuple[int, int]], chunk_bytes: int
+    steps: int, interruptions: list[tuple[int, int]], chunk_bytes: int, wide: bool
 ) -> None:
     """At each interruption the record has gone on past its last checkpoint, and goes back to it in a new process."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sim.record, "WIDE_ROW", 5 if wide else 6)
         folder = Path(name) / "zarr"
         record, state, at = _record(folder, chunk_bytes), None, 0
         for checkpoint, lost in interruptions:
@@ -113,3 +122,48 @@ def test_a_checkpoint_of_other_columns_is_refused(tmp_path: Path) -> None:
     record = _record(None, 100)
     with pytest.raises(ValueError, match="twice"):
         record.declare("loss", ["step"])
+
+
+def test_a_part_of_wide_rows_is_read_without_the_rest(tmp_path: Path) -> None:
+    count, losses = 40_001, np.random.default_rng(0).normal(size=(250, 40_001)).astype(np.float16)
+    record = Record(tmp_path / "zarr")
+    record.declare("loss", ["step", "example"], [count], np.float16)
+    for row in losses[:120]:
+        record.append("loss", row)
+    state = record.state_dict()
+    for row in losses[120:]:
+        record.append("loss", row)
+    record.dataset()
+    # A process that was killed may leave shards cut short, past its last checkpoint.
+    for chunk in ("3", "4"):
+        file = tmp_path / "zarr" / "loss" / "c" / chunk / "0"
+        file.write_bytes(file.read_bytes()[:1000])
+    again = Record(tmp_path / "zarr")
+    again.declare("loss", ["step", "example"], [count], np.float16)
+    again.load_state_dict(state)
+    for row in losses[120:]:
+        again.append("loss", row)
+    stored = again.dataset()["loss"]
+    np.testing.assert_array_equal(stored.values, losses)
+    np.testing.assert_array_equal(stored.isel(example=count - 1).values, losses[:, -1])
+    np.testing.assert_array_equal(stored.isel(step=249).values, losses[-1])
+    array = zarr.open_array(tmp_path / "zarr" / "loss", mode="r")
+    assert array.shards == (52, 16 * 2501)
+    assert array.chunks == (52, 2501)
+    assert sorted(p.name for p in (tmp_path / "zarr" / "loss" / "c").iterdir()) == list("01234")
+    # All but the pieces with the first example: what is damaged elsewhere is not looked at.
+    for file in (tmp_path / "zarr" / "loss" / "c").glob("*/0"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 1000] = bytes(1000)
+        file.write_bytes(content)
+    damaged = xr.open_zarr(tmp_path / "zarr", consolidated=False)["loss"]
+    np.testing.assert_array_equal(damaged.isel(example=0).values, losses[:, 0])
+    with pytest.raises(Exception, match=r"(?i)checksum|corrupt|frame|data"):
+        damaged.load()
+
+
+def test_a_checkpoint_of_another_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = _record(tmp_path / "zarr", 100).state_dict()
+    monkeypatch.setattr(sim.record, "WIDE_ROW", 5)
+    with pytest.raises(InputError, match="another version"):
+        _record(tmp_path / "zarr", 100).load_state_dict(state)
