@@ -324,7 +324,7 @@ class _Integration:
             "counts": [self.steps, self.reached, self.solver.nfev, self.first_evaluations],
             "tracked": [self.sharpness, self.converged],
             "generator": self.generator.get_state(),
-            "tracker": [self.tracker.vectors, self.tracker.refreshes, self.tracker.products],
+            "tracker": self.tracker.state_dict(),
             "probes": [p.state_dict() if isinstance(p, StatefulProbe) else {} for p in self.probes],
             "record": self.record.state_dict(),
         }
@@ -334,8 +334,7 @@ class _Integration:
         self.steps, self.reached, self.solver.nfev, self.first_evaluations = state["counts"]
         self.sharpness, self.converged = state["tracked"]
         self.generator.set_state(state["generator"])
-        vectors, self.tracker.refreshes, self.tracker.products = state["tracker"]
-        self.tracker.vectors = None if vectors is None else vectors.to(self.field.like[0].device)
+        self.tracker.load_state_dict(state["tracker"], self.field.like[0].device)
         for probe, held in zip(self.probes, state["probes"], strict=True):
             if isinstance(probe, StatefulProbe):
                 probe.load_state_dict(held)
