@@ -6,16 +6,26 @@ from sim.distributed import processes
 from theory.command_line import main
 from validate.claims_job import claims_job
 from validate.fetch import fetch, make_subset
+from validate.interventions_job import interventions_job
 from validate.main_job import main_job
+from validate.score_job import score_job
 
 if __name__ == "__main__":
     with processes():
         main(
-            {"run": main_job, "claims": claims_job, "data": {"fetch": fetch, "subset": make_subset}},
+            {
+                "run": main_job,
+                "claims": claims_job,
+                "interventions": interventions_job,
+                "score": score_job,
+                "data": {"fetch": fetch, "subset": make_subset},
+            },
             prog="python -m validate",
             description=(
                 "Check the theory of opposing signals against simulation and real CIFAR-10 networks. "
                 "Without a command: the main job, run. claims: judge claims on several networks. "
+                "interventions: treat opposing examples and controls alike. "
+                "score: how opposing the signals are, with anchors. "
                 "Groups: data fetch, data subset."
             ),
             default="run",

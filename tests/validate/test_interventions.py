@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from sim import Architecture, LossRule
 from theory import InputError
 from validate.cifar10 import Images, first_of_each_class, load_embedded
-from validate.interventions import Intervention, choose_examples, held_out, outcome
+from validate.images_at_hand import held_out
+from validate.interventions import Intervention, choose_examples
 from validate.network_run import NetworkConfig, run_network
+from validate.outcome import outcome
 from validate.windows import Windows
 
 CPU = torch.device("cpu")
@@ -152,7 +154,13 @@ def test_outcomes_are_counted_on_images_never_trained_on(images: Images) -> None
     data["sharpness_iterate"].values[:] = [50, 30, 45]
     data["loss"].values[:] = 1.0
     data["loss"].values[[3, 4, 8]] = 2.0
-    found = outcome(TINY, data, images, CPU)
+    found = outcome(TINY, data, left, CPU)
     assert (found.crossing, found.spikes, found.least_loss) == (8, 2, 1.0)
     assert 0.05 < found.accuracy < 0.5
-    assert np.isnan(outcome(dataclasses.replace(TINY, images_per_class=200), data, images, CPU).accuracy)
+    assert np.isnan(outcome(TINY, data, held_out(images, 200), CPU).accuracy)
+    data["loss"].values[:, 7] = 0.5
+    alone = np.arange(50) == 7
+    assert outcome(TINY, data, left, CPU, examples=alone).spikes == 0
+    assert outcome(TINY, data, left, CPU, examples=~alone, begin=5).spikes == 1
+    data["loss"].values[5:, 7] = 0.25
+    assert outcome(TINY, data, left, CPU, examples=alone).least_loss == 0.25
