@@ -104,6 +104,7 @@ class NetworkEffects:
     Attributes:
         kind: the kind of network.
         lr: step size.
+        steps: number of steps of the base runs.
         examples: number of examples trained on.
         held: number of held-out images.
         seeds: the seeds that have effects.
@@ -113,6 +114,7 @@ class NetworkEffects:
 
     kind: str
     lr: float
+    steps: int
     examples: int
     held: int
     seeds: Sequence[SeedRuns]
@@ -147,6 +149,7 @@ def network_effects(
     return NetworkEffects(
         kind=evidence.kind,
         lr=setting.network.lr,
+        steps=setting.network.steps,
         examples=evidence.networks[0].run.sizes["example"],
         held=len(held.labels),
         seeds=seeds,

@@ -33,7 +33,7 @@ def page(networks: Sequence[NetworkEffects]) -> str:
 
 def network_words(of: NetworkEffects) -> str:
     """A network's part of the page."""
-    lines = [f"## {of.kind}\n", f"η = {of.lr:g}, {of.examples:,} images, {of.held:,} held out.\n"]
+    lines = [f"## {of.kind}\n", f"η = {of.lr:g}, {of.steps} steps, {of.examples:,} images, {of.held:,} held out.\n"]
     if of.skipped:
         lines.append(
             f"Seeds {', '.join(map(str, of.skipped))}: the base run does not cross 2/η with room for the windows, so "
@@ -90,6 +90,7 @@ def as_json(networks: Sequence[NetworkEffects]) -> list[dict[str, Any]]:
         {
             "network": of.kind,
             "lr": of.lr,
+            "steps": of.steps,
             "examples": of.examples,
             "held_out": of.held,
             "seeds": [seed.seed for seed in of.seeds],
