@@ -81,6 +81,9 @@ def test_the_command_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {r["reason"] for r in found["runs"]} == {"no crossing of 2/η in 12 steps"}
     assert len(list((tmp_path / "runs").iterdir())) == 9
     assert len({r["final_loss"] for r in found["runs"]}) == 9
+    names = [path.name for path in (tmp_path / "runs").iterdir()]
+    for seed in range(3):  # each seed draws its own anchors
+        assert sum(f"-seed{seed}-" in n and n.endswith((f"gaussian{seed}", f"shuffled{seed}")) for n in names) == 2
     before = (tmp_path / "report" / "score.md").read_bytes()
     assert score_job(config) == 0
     assert (tmp_path / "report" / "score.md").read_bytes() == before
