@@ -80,7 +80,7 @@ def _told_apart(of: NetworkEffects, control: str) -> str:
     ]
     return (
         f"Told apart from {control}: {'; '.join(words)}. That is {len(apart)} of {count} differences with an interval; "
-        f"about {CHANCE * count:.0f} would be by chance.\n"
+        f"about {CHANCE * count:.1f} would be by chance.\n"
     )
 
 

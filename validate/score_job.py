@@ -16,6 +16,7 @@ from validate.anchored_scores import ScoredRun, as_json, page, score_run
 from validate.evidence import Store, network_line
 from validate.images_at_hand import images_for
 from validate.main_job import with_choices
+from validate.network_run import NetworkConfig
 from validate.presets import preset_named
 from validate.roles import Setting, beside
 from validate.score_anchors import DATA_SETS
@@ -72,8 +73,7 @@ def score_job(config: ScoreConfig) -> int:
         for lr in _step_sizes(setting, config):
             for name in config.images:
                 for seed in setting.seeds:
-                    of = beside(setting.base(seed), lr=lr, intervention=DATA_SETS[name](seed), step_lengths=False)
-                    run = store.obtain(of, None)
+                    run = store.obtain(_run(setting.base(seed), name, lr), None)
                     print(f"  {network_line(run)}", flush=True)
                     found.append(score_run(kind, name, seed, run.data.load()))
     if not is_first():  # under torchrun, the first rank reports
@@ -82,6 +82,13 @@ def score_job(config: ScoreConfig) -> int:
     write_durably(config.report / "score.md", page(found).encode())
     print(f"\n{page(found)}\n{config.report / 'score.md'} and score.json written")
     return 0
+
+
+def _run(base: NetworkConfig, data: str, lr: float) -> NetworkConfig:
+    """The run on a data set: the claims' base run itself where it is the same, so that it is not made twice."""
+    if data == "real" and lr == base.lr:
+        return base
+    return beside(base, lr=lr, intervention=DATA_SETS[data](base.seed), step_lengths=False)
 
 
 def _step_sizes(setting: Setting, config: ScoreConfig) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def test_the_command_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(list((tmp_path / "runs").iterdir())) == 9
     assert len({r["final_loss"] for r in found["runs"]}) == 9
     names = [path.name for path in (tmp_path / "runs").iterdir()]
-    for seed in range(3):  # each seed draws its own anchors
+    for seed in range(3):  # the base run itself, and each seed draws its own anchors
+        assert replace(network, seed=seed, steps=12).name in names
         assert sum(f"-seed{seed}-" in n and n.endswith((f"gaussian{seed}", f"shuffled{seed}")) for n in names) == 2
     before = (tmp_path / "report" / "score.md").read_bytes()
     assert score_job(config) == 0
