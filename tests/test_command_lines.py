@@ -38,6 +38,7 @@ def test_each_package_explains_itself(package: str, tmp_path: Path) -> None:
         (("validate", "interventions", "--kinds", "shrink"), ("--kinds is shrink", "recolour")),
         (("validate", "interventions", "--kinds", "clip", "clip"), ("--kinds is clip clip", "different")),
         (("validate", "interventions", "--network", "lenet"), ("--network is lenet", "vgg11")),
+        (("validate", "interventions", "--held-out", "200"), ("--held-out is 200", "0 to 199")),
         (("validate", "score", "--images", "noise"), ("--images is noise", "gaussian")),
         (("validate", "score", "--lr", "0.05", "-1"), ("--lr is -1.0", "above 0")),
         (("validate", "data", "fetch", "--source", "nowhere"), ("nowhere", "cannot be read")),

@@ -12,6 +12,7 @@ from sim.device import describe_device
 from sim.distributed import is_first
 from sim.durable_files import write_durably
 from sim.runs import require_writable
+from theory.command_line import InputError
 from validate.cifar10 import EMBEDDED_PER_CLASS, Images, load_full
 from validate.evidence import Store
 from validate.images_at_hand import held_out, images_for
@@ -23,8 +24,6 @@ from validate.presets import preset_named
 from validate.roles import Setting
 from validate.treatments import TREATMENTS, roles_of
 
-HELD_OUT_PER_CLASS = 50
-"""At least so many embedded images of each class are held out."""
 SEEDS = 3
 SNAPSHOT_EVERY = 30
 
@@ -46,8 +45,10 @@ class InterventionsConfig:
     device: str = "auto"
     """auto, cpu or cuda."""
     data: Path | None = None
-    """Folder with the full CIFAR-10, whose test images then are the held-out ones; the embedded images when not given,
-    of which at least 50 a class are held out."""
+    """Folder with the full CIFAR-10, whose test images are then the held-out ones; embedded images when not given."""
+    held_out: int = 50
+    """At least so many embedded images of each class are held out. With 0 the perceptron trains on all of them: then its
+    runs are those of the claims, and have no accuracy."""
     runs: Path = Path("runs")
     """Folder of the run store; finished runs in it are read, half-made ones gone on with."""
     report: Path = Path("report/interventions")
@@ -66,7 +67,7 @@ def interventions_job(config: InterventionsConfig) -> int:
     seeds = {kind: config.seeds or preset.setting(kind).seeds[:SEEDS] for kind in kinds}
     settings = {kind: with_choices(preset.setting(kind), seeds[kind], config.lr) for kind in kinds}
     settings = {kind: _with_snapshots(setting) for kind, setting in settings.items()}
-    images, settings, held = _data(config.data, settings)
+    images, settings, held = _data(config.data, settings, config.held_out)
     device = choose_device(config.device)
     if not config.plan:
         require_writable(config.runs)
@@ -102,7 +103,9 @@ def _with_snapshots(setting: Setting) -> Setting:
     return replace(setting, network=replace(setting.network, snapshot_every=every))
 
 
-def _data(folder: Path | None, settings: Mapping[str, Setting]) -> tuple[Images, dict[str, Setting], dict[str, Images]]:
+def _data(
+    folder: Path | None, settings: Mapping[str, Setting], least_held: int
+) -> tuple[Images, dict[str, Setting], dict[str, Images]]:
     """Images to train on, the settings, and each one's held-out images.
 
     Without the full set, those that would take all embedded images take fewer.
@@ -110,9 +113,11 @@ def _data(folder: Path | None, settings: Mapping[str, Setting]) -> tuple[Images,
     if folder is not None:
         test = load_full(folder, train=False)
         return load_full(folder), dict(settings), dict.fromkeys(settings, test)
+    if not 0 <= least_held < EMBEDDED_PER_CLASS:
+        raise InputError(f"--held-out is {least_held}: give a number from 0 to {EMBEDDED_PER_CLASS - 1}")
     images = images_for(None, max(setting.network.images_per_class for setting in settings.values()))
     fewer = {}
     for kind, setting in settings.items():
-        count = min(setting.network.images_per_class, EMBEDDED_PER_CLASS - HELD_OUT_PER_CLASS)
+        count = min(setting.network.images_per_class, EMBEDDED_PER_CLASS - least_held)
         fewer[kind] = replace(setting, network=replace(setting.network, images_per_class=count))
     return images, fewer, {kind: held_out(images, of.network.images_per_class) for kind, of in fewer.items()}
