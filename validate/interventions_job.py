@@ -47,8 +47,8 @@ class InterventionsConfig:
     data: Path | None = None
     """Folder with the full CIFAR-10, whose test images are then the held-out ones; embedded images when not given."""
     held_out: int = 50
-    """At least so many embedded images of each class are held out. With 0 the perceptron trains on all of them: then its
-    runs are those of the claims, and have no accuracy."""
+    """At least so many embedded images of each class are held out. With 0 the perceptron trains on all: its runs
+    then are those of the claims, without accuracy."""
     runs: Path = Path("runs")
     """Folder of the run store; finished runs in it are read, half-made ones gone on with."""
     report: Path = Path("report/interventions")
