@@ -52,8 +52,9 @@ _HEADS = [f"opposing − {control}" for control in CONTROLS]
 
 def _base_words(of: NetworkEffects) -> str:
     lines = [
-        f"- seed {seed.seed}: base run crosses at step {seed.base.crossing}, {seed.base.spikes} spikes, accuracy "
-        f"{100 * seed.base.accuracy:.1f} %, least loss {seed.base.least_loss:.3g}; of the opposing examples "
+        f"- seed {seed.seed}: base run crosses at step {seed.base.crossing}, {seed.base.spikes} spikes, "
+        + (f"accuracy {100 * seed.base.accuracy:.1f} %, " if of.held else "")
+        + f"least loss {seed.base.least_loss:.3g}; of the opposing examples "
         + ", ".join(f"{share:.0%} are among the {control} too" for control, share in seed.shared.items())
         for seed in of.seeds
     ]
@@ -74,6 +75,8 @@ def _row(of: NetworkEffects, effect: Effect) -> str:
 
 def _told_apart(of: NetworkEffects, control: str) -> str:
     apart, count = tell_apart(of, control)
+    if not count:
+        return f"Opposing less {control}: no difference has an interval.\n"
     words = [
         f"{name}: {', '.join(effect.measure for effect in apart if effect.treatment == name) or 'nothing'}"
         for name in dict.fromkeys(effect.treatment for effect in of.effects)

@@ -207,6 +207,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
         ]
     accuracy = next(e for e in network["effects"] if e["measure"] == "accuracy")
     assert all(abs(v) < 30 for values in accuracy["values"].values() for v in values)
+    assert "Opposing less random: no difference has an interval." in told  # one seed
     assert "http" not in told
 
     before = [path.read_bytes() for path in sorted((tmp_path / "report").iterdir())]
