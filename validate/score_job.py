@@ -23,7 +23,7 @@ from validate.score_anchors import DATA_SETS
 
 SEEDS = 3
 LARGER = 1.6
-"""The second step size over the preset's: large enough for the perceptron to cross 2/η on the Gaussian surrogate."""
+"""The second step size over the preset's: scores compare at one step size only (docs/edge_study.md)."""
 
 
 @dataclass(frozen=True)
