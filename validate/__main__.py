@@ -1,4 +1,4 @@
-"""``python -m validate``: the main job, run; beside it claims, predict, relation, and data fetch."""
+"""``python -m validate``: the main job, run; beside it claims, predict, interventions, score, relation; data fetch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from sim.distributed import processes
 from theory.command_line import main
 from validate.claims_job import claims_job
 from validate.fetch import fetch, make_subset
+from validate.interventions_job import interventions_job
 from validate.main_job import main_job
 from validate.prediction.job import predict_job
 from validate.relation_command import relation_command
+from validate.score_job import score_job
 
 if __name__ == "__main__":
     with processes():
@@ -17,6 +19,8 @@ if __name__ == "__main__":
                 "run": main_job,
                 "claims": claims_job,
                 "predict": predict_job,
+                "interventions": interventions_job,
+                "score": score_job,
                 "relation": relation_command,
                 "data": {"fetch": fetch, "subset": make_subset},
             },
@@ -25,6 +29,8 @@ if __name__ == "__main__":
                 "Check the theory of opposing signals against simulation and real CIFAR-10 networks. "
                 "Without a command: the main job, run. claims: judge claims on several networks. "
                 "predict: the reduced map's predictions against networks at several step sizes. "
+                "interventions: treat opposing examples and controls alike. "
+                "score: how opposing the signals are, with anchors. "
                 "relation: examine one relation on one small network. "
                 "Groups: data fetch, data subset."
             ),

@@ -12,9 +12,9 @@ from sim.device import describe_device
 from sim.distributed import is_first
 from sim.runs import Run, require_writable
 from theory.command_line import InputError
-from validate.cifar10 import EMBEDDED_PER_CLASS, Images, load_embedded, load_full
 from validate.claims import CLAIMS, Claim, Evidence, Verdict, judge
 from validate.evidence import Store
+from validate.images_at_hand import images_for
 from validate.main_job import tell_outcome, with_choices
 from validate.plan import PlannedRun, make_plan, minutes_left, roles_needed, seconds_a_gradient, table
 from validate.presets import preset_named
@@ -68,7 +68,7 @@ def claims_job(config: ClaimsConfig) -> int:
     for role in config.roles:
         if role not in ROLES:
             raise InputError(f"--roles is {role}: give some of {', '.join(ROLES)}")
-    images = _images(config.data, settings)
+    images = images_for(config.data, max(setting.network.images_per_class for setting in settings.values()))
     device = choose_device(config.device)
     if not config.plan:
         require_writable(config.runs)
@@ -160,12 +160,3 @@ def describe(claim: Claim) -> str:
         "figure": claim.figure,
     }
     return "\n".join([f"{claim.name}  {claim.statement}", *(f"      {key + ':':10} {lines[key]}" for key in lines)])
-
-
-def _images(folder: Path | None, settings: dict[str, Setting]) -> Images:
-    wanted = max(setting.network.images_per_class for setting in settings.values())
-    if folder is None:
-        if wanted > EMBEDDED_PER_CLASS:
-            raise InputError(f"the preset takes {wanted} images a class: give --data the folder of the full CIFAR-10")
-        return load_embedded()
-    return load_full(folder)

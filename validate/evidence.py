@@ -50,11 +50,15 @@ class Store:
                 force=self.force,
             )
         of_network: NetworkConfig = config
+        start = None
+        if of_network.start_step:  # begins where a snapshot of the base run stands
+            assert base is not None
+            start = base.data["snapshot"].sel(snapshot_step=of_network.start_step).values
         return obtain_resumable_run(
             self.runs,
             config.name,
             config,
-            lambda run: run_network(of_network, self.images, self.device, run=run),
+            lambda run: run_network(of_network, self.images, self.device, run=run, start=start),
             device=self.device,
             force=self.force,
         )
@@ -134,7 +138,7 @@ class _Clock:
     def skip(self, role: str, seed: int) -> None:
         self._number += 1
         self._left.pop((role, seed), None)
-        print(f"  seed {seed} has no run {role}: its base run never crosses 2/η", flush=True)
+        print(f"  seed {seed} has no run {role}: its base run does not cross 2/η with room for the windows", flush=True)
 
 
 def network_line(run: Run) -> str:

@@ -2,7 +2,8 @@
 
 The examples are chosen from a base run (`choose_examples`): those that carry most of the loss changes at its edge, as
 many at random with the same labels, as many of the highest loss before the edge. A run with an `Intervention` starts
-from the seed's weights, or from a snapshot of the base run (`NetworkConfig.start_step`).
+from the seed's weights, or from a snapshot of the base run (`NetworkConfig.start_step`). `validate.treatments` lists
+those that are compared.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ import xarray as xr
 
 from sim.losses import LossRule
 from theory.command_line import InputError
-from validate.cifar10 import Images, first_of_each_class
-from validate.network_run import NetworkConfig, network_inputs, trained_network
+from validate.cifar10 import Images
 from validate.singular_directions import singular_directions
-from validate.windows import Windows, first_crossing
+from validate.windows import Windows
 
 Indices = npt.NDArray[np.int64]
 Kind = Literal["remove", "down_weight", "clip", "relabel", "recolour"]
@@ -155,60 +155,3 @@ def choose_examples(base: xr.Dataset, windows: Windows, count: int, seed: int) -
     random = [rng.choice(np.flatnonzero(labels == label), n, replace=False) for label, n in enumerate(wanted) if n]
     hardest = np.argsort(-losses[windows.before].mean(0, dtype=np.float64), kind="stable")[:count]
     return {"opposing": opposing, "random": np.concatenate(random), "hardest": hardest}
-
-
-def held_out(images: Images, images_per_class: int) -> Images:
-    """The images beyond the first so many of each class, which a run with that many never saw.
-
-    >>> labels = np.array([0, 0, 1, 0, 1], np.uint8)
-    >>> held_out(Images(np.zeros((5, 3, 32, 32), np.uint8), labels), 1).labels
-    array([0, 0, 1], dtype=uint8)
-    """
-    numbered = Images(np.arange(len(images.labels))[:, None, None, None], images.labels)  # type: ignore[arg-type]
-    seen = first_of_each_class(numbered, images_per_class).pixels.ravel()
-    left = np.setdiff1d(np.arange(len(images.labels)), seen)
-    return Images(images.pixels[left], images.labels[left])
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to.
-
-    Attributes:
-        crossing: step of the first crossing of 2/η from below; None where there is none.
-        spikes: how often the mean loss of all examples comes to exceed its least value so far by a tenth.
-        accuracy: share of held-out images that the final network labels right; NaN where none are held out.
-        least_loss: least mean loss of all examples.
-    """
-
-    crossing: int | None
-    spikes: int
-    accuracy: float
-    least_loss: float
-
-
-def outcome(config: NetworkConfig, data: xr.Dataset, images: Images, device: torch.device) -> Outcome:
-    """Onset, spikes and held-out accuracy of a finished run.
-
-    Args:
-        config: the run.
-        data: its data set.
-        images: all images at hand, of which the run took the first `images_per_class` of each class. On the embedded
-            images what is beyond those is held out: none where the run took all 200.
-        device: where the network is evaluated.
-    """
-    mean = np.asarray(data["loss"].values, dtype=np.float64).mean(1)
-    above = mean > 1.1 * np.minimum.accumulate(mean)
-    left = held_out(images, config.images_per_class)
-    accuracy = float("nan")
-    if left.labels.size:
-        network = trained_network(config, data, device)
-        with torch.no_grad():
-            found = network(network_inputs(config.architecture, left).to(device)).argmax(1).cpu().numpy()
-        accuracy = float((found == left.labels).mean())
-    return Outcome(
-        crossing=first_crossing(data),
-        spikes=int((above[1:] & ~above[:-1]).sum()),
-        accuracy=accuracy,
-        least_loss=float(mean.min()),
-    )

@@ -11,8 +11,9 @@ import xarray as xr
 from sim import Batches, LossRule, OptimizerChoice
 from validate.edge_probe import EdgeMeasurements
 from validate.edge_study import EdgeConfig
-from validate.interventions import Intervention, Kind, choose_examples
+from validate.interventions import Indices, Intervention, choose_examples
 from validate.network_run import NetworkConfig
+from validate.treatments import CHOICES, TREATMENTS, Treatment, late_start
 from validate.windows import Windows
 
 CONTROL_DIVISOR = 10
@@ -76,6 +77,12 @@ class Role:
     kinds: tuple[str, ...] | None = None
 
 
+def treated_examples(setting: Setting, run: Base, seed: int) -> Mapping[str, Indices]:
+    """The examples that interventions act on, by choice: the setting's share of a seed's base run."""
+    count = max(1, round(setting.share * run.data.sizes["example"]))
+    return choose_examples(run.data, run.windows, count, seed)
+
+
 def beside(base: NetworkConfig, **changes: Any) -> NetworkConfig:
     """A run beside the base run: no snapshots, probes, blocks or midpoints, but where asked for."""
     return replace(base, **{"snapshot_every": 0, "probe_every": 0, "blocks_every": 0, "midpoint": False, **changes})
@@ -126,12 +133,12 @@ def _minibatches(*, norm: bool) -> Callable[[Setting, NetworkConfig], NetworkCon
     return derive
 
 
-def _intervention(kind: Kind, chosen: str, amount: float = 0.0) -> Callable[[Setting, NetworkConfig, Base], RunConfig]:
+def _treated(treatment: Treatment, chosen: str) -> Callable[[Setting, NetworkConfig, Base], RunConfig]:
     def derive(setting: Setting, base: NetworkConfig, run: Base) -> RunConfig:
-        count = max(1, round(setting.share * run.data.sizes["example"]))
-        examples = choose_examples(run.data, run.windows, count, base.seed)[chosen]
-        what = Intervention(kind, tuple(int(i) for i in examples), amount, chosen)
-        return beside(base, intervention=what, step_lengths=False)
+        examples = treated_examples(setting, run, base.seed)[chosen]
+        what = Intervention(treatment.kind, tuple(int(i) for i in examples), treatment.amount, chosen)
+        start = late_start(base, run.windows) if treatment.late else 0
+        return beside(base, intervention=what, step_lengths=False, start_step=start, steps=base.steps - start)
 
     return derive
 
@@ -155,22 +162,10 @@ ROLES: Mapping[str, Role] = {
     "no_batch_norm": Role("SGD on the same minibatches, without", _minibatches(norm=False), kinds=("vgg11",)),
     "label_smoothing": Role("label smoothing of 0.1", _loss(LossRule(label_smoothing=0.1))),
     "squared": Role("squared loss", _loss(LossRule("squared"))),
-    "without_opposing": Role("without the opposing tenth", derive_from_run=_intervention("remove", "opposing")),
-    "without_random": Role(
-        "without a random tenth of the same labels", derive_from_run=_intervention("remove", "random")
-    ),
-    "without_hardest": Role("without the tenth of highest loss", derive_from_run=_intervention("remove", "hardest")),
-    "down_weighted_opposing": Role(
-        "the opposing tenth at a fifth of its weight", derive_from_run=_intervention("down_weight", "opposing", 0.2)
-    ),
-    "clipped_opposing": Role(
-        "the opposing tenth's losses capped at 1 nat", derive_from_run=_intervention("clip", "opposing", 1.0)
-    ),
-    "relabelled_opposing": Role(
-        "the opposing tenth under its commonest label", derive_from_run=_intervention("relabel", "opposing")
-    ),
-    "recoloured_opposing": Role(
-        "the opposing tenth in the mean colour", derive_from_run=_intervention("recolour", "opposing", 1.0)
-    ),
+    **{
+        treatment.role_of(choice): Role(treatment.words.format(words), derive_from_run=_treated(treatment, choice))
+        for treatment in TREATMENTS.values()
+        for choice, words in CHOICES.items()
+    },
     "edge": Role("the base run's edge, replayed and measured closely", derive_from_run=_edge),
 }

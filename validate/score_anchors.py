@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,3 +72,11 @@ class ShuffledLabels:
     def loss(self, rule: LossRule, count: int) -> LossRule:
         """The run's own rule."""
         return rule
+
+
+DATA_SETS: Mapping[str, Callable[[int], GaussianSurrogate | ShuffledLabels | None]] = {
+    "real": lambda seed: None,
+    "gaussian": GaussianSurrogate,
+    "shuffled": ShuffledLabels,
+}
+"""Word → the intervention that makes the data set with a seed; none for the images as they are."""

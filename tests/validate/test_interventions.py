@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,13 @@ from hypothesis import strategies as st
 from sim import Architecture, LossRule
 from theory import InputError
 from validate.cifar10 import Images, first_of_each_class, load_embedded
-from validate.interventions import Intervention, choose_examples, held_out, outcome
+from validate.evidence import Store
+from validate.images_at_hand import held_out
+from validate.interventions import Intervention, choose_examples
 from validate.network_run import NetworkConfig, run_network
+from validate.outcome import outcome
+from validate.roles import ROLES, Base, Setting
+from validate.treatments import CHOICES, TREATMENTS, late_start, roles_of
 from validate.windows import Windows
 
 CPU = torch.device("cpu")
@@ -152,7 +158,86 @@ def test_outcomes_are_counted_on_images_never_trained_on(images: Images) -> None
     data["sharpness_iterate"].values[:] = [50, 30, 45]
     data["loss"].values[:] = 1.0
     data["loss"].values[[3, 4, 8]] = 2.0
-    found = outcome(TINY, data, images, CPU)
+    found = outcome(TINY, data, left, CPU)
     assert (found.crossing, found.spikes, found.least_loss) == (8, 2, 1.0)
     assert 0.05 < found.accuracy < 0.5
-    assert np.isnan(outcome(dataclasses.replace(TINY, images_per_class=200), data, images, CPU).accuracy)
+    assert np.isnan(outcome(TINY, data, held_out(images, 200), CPU).accuracy)
+    data["loss"].values[:, 7] = 0.5
+    alone = np.arange(50) == 7
+    assert outcome(TINY, data, left, CPU, examples=alone).spikes == 0
+    assert outcome(TINY, data, left, CPU, examples=~alone, begin=5).spikes == 1
+    data["loss"].values[5:, 7] = 0.25
+    assert outcome(TINY, data, left, CPU, examples=alone).least_loss == 0.25
+
+
+def base_run() -> Base:
+    labels = np.repeat(np.arange(10), 20).astype(np.uint8)
+    losses = planted(0, n=200, steps=400, size=10)
+    data = xr.Dataset({"loss": (("step", "example"), losses), "label": ("example", labels)})
+    windows = Windows(200, slice(70, 170), slice(200, 275), slice(275, 350), slice(200, 350), slice(0, 100))
+    return Base(data, windows)
+
+
+def test_a_control_has_the_same_done_to_it_as_the_opposing_examples() -> None:
+    setting = Setting(dataclasses.replace(TINY, images_per_class=20, steps=400, snapshot_every=30), seeds=(4,))
+    base, names = base_run(), set()
+    for name, treatment in TREATMENTS.items():
+        done = {}
+        for choice in CHOICES:
+            derive = ROLES[treatment.role_of(choice)].derive_from_run
+            assert derive is not None
+            done[choice] = derive(setting, setting.base(4), base)
+        names |= {of.name for of in done.values()}
+        what = {of.intervention for of in done.values()}  # type: ignore[union-attr]
+        assert len(what) == len(CHOICES)
+        assert {(of.kind, of.amount, len(of.examples)) for of in what} == {(treatment.kind, treatment.amount, 20)}
+        assert {dataclasses.replace(of, intervention=None) for of in done.values()} == {  # type: ignore[type-var]
+            dataclasses.replace(
+                setting.base(4), snapshot_every=0, **({"start_step": 180, "steps": 220} if "late" in name else {})
+            )
+        }
+    assert len(names) == len(TREATMENTS) * len(CHOICES)
+
+
+def test_roles_and_their_runs_keep_their_names() -> None:
+    """Runs made before the controls got every treatment are still found."""
+    old = {"without_opposing", "without_random", "without_hardest"}
+    old |= {f"{done}_opposing" for done in ("down_weighted", "clipped", "relabelled", "recoloured")}
+    assert old <= set(roles_of(list(TREATMENTS))) <= set(ROLES)
+    setting = Setting(NetworkConfig(snapshot_every=30, step_lengths=True), seeds=(10,), share=0.1)
+    of = {role: ROLES[role].derive_from_run(setting, setting.base(10), base_run()) for role in old}  # type: ignore[misc]
+    assert {run.name.rsplit("-", 1)[0] for run in of.values()} == {
+        "mlp-lr0.05-seed10-blocks0-midpointFalse-" + rest
+        for rest in (
+            *("remove-opposing20", "remove-random20", "remove-hardest20", "downweight-opposing20-0.2"),
+            *("clip-opposing20-1.0", "relabel-opposing20", "recolour-opposing20-1.0"),
+        )
+    }
+
+
+@given(st.integers(1, 60), st.integers(50, 2000))
+def test_a_late_treatment_begins_at_the_last_snapshot_before_the_crossing(every: int, crossing: int) -> None:
+    windows = dataclasses.replace(base_run().windows, crossing=crossing)
+    start = late_start(dataclasses.replace(TINY, snapshot_every=every), windows)
+    assert start in range(0, crossing, every)
+    assert start + every >= crossing
+
+
+def test_a_late_treatment_that_does_nothing_goes_on_as_the_base_run(images: Images, tmp_path: Path) -> None:
+    """Through the store, which hands the snapshot over; removal from there changes the rest."""
+    config = dataclasses.replace(TINY, snapshot_every=4)
+    store = Store(tmp_path, images, CPU)
+    data = store.obtain(config, None).data.load()
+    base = Base(data, base_run().windows)
+
+    def late(what: Intervention) -> xr.Dataset:
+        return store.obtain(dataclasses.replace(TINY, intervention=what, start_step=8, steps=4), base).data
+
+    same = late(Intervention("down_weight", (3, 17), 1.0))
+    assert np.allclose(same["loss"], data["loss"][8:], rtol=1e-6)
+    assert np.allclose(same["final_parameters"], data["final_parameters"], atol=1e-7)
+    without = late(Intervention("remove", (3, 17)))
+    assert np.allclose(without["loss"][0], data["loss"][8], rtol=1e-6)
+    assert not np.allclose(without["loss"][3], data["loss"][11], rtol=1e-4)
+    with pytest.raises(InputError, match="no snapshots to begin from"):
+        late_start(TINY, base.windows)

@@ -1,0 +1,107 @@
+"""``python -m validate score``: the opposing-signal score of a network on real images, with its anchors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sim import choose_device
+from sim.device import describe_device
+from sim.distributed import is_first
+from sim.durable_files import write_durably
+from sim.runs import require_writable
+from theory.command_line import InputError, require_positive
+from validate.anchored_scores import ScoredRun, as_json, page, score_run
+from validate.evidence import Store, network_line
+from validate.images_at_hand import images_for
+from validate.main_job import with_choices
+from validate.network_run import NetworkConfig
+from validate.presets import preset_named
+from validate.roles import Setting, beside
+from validate.score_anchors import DATA_SETS
+
+SEEDS = 3
+LARGER = 1.6
+"""The second step size over the preset's: scores compare at one step size only (docs/edge_study.md)."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Score how opposing a network's signals are, beside Gaussian images and shuffled labels at the same step sizes."""
+
+    network: tuple[str, ...] = ("mlp",)
+    """mlp, vgg11, resnet18, vit, several of them, or all."""
+    images: tuple[str, ...] = tuple(DATA_SETS)
+    """real, gaussian (each class's mean and covariance), shuffled (labels)."""
+    lr: tuple[float, ...] | None = None
+    """Step sizes; the preset's and 1.6 times it when not given."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of the weights and of the anchors' draws; the first three of the preset's when not given."""
+    steps: int | None = None
+    """Number of steps; the preset's when not given."""
+    preset: str = "standard"
+    """quick, standard (embedded images, two cores) or paper (50,000 images, a GPU)."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    data: Path | None = None
+    """Folder with the full CIFAR-10, as python -m validate data fetch fills it; the embedded images when not given."""
+    runs: Path = Path("runs")
+    """Folder of the run store; finished runs in it are read, half-made ones gone on with."""
+    report: Path = Path("report/score")
+    """Folder for score.md and score.json."""
+    force: bool = False
+    """Make every run again."""
+
+
+def score_job(config: ScoreConfig) -> int:
+    """Makes the runs that are not there and reports their scores; nothing is judged, so the status is 0."""
+    for name in config.images:
+        if name not in DATA_SETS:
+            raise InputError(f"--images is {name}: give some of {', '.join(DATA_SETS)}")
+    preset = preset_named(config.preset)
+    kinds = tuple(preset.settings) if config.network == ("all",) else config.network
+    settings = {kind: _with_choices(preset.setting(kind), config) for kind in kinds}
+    images = images_for(config.data, max(setting.network.images_per_class for setting in settings.values()))
+    device = choose_device(config.device)
+    require_writable(config.runs)
+    require_writable(config.report)
+    store = Store(config.runs, images, device, config.force)
+    print(f"opposing signals, scores, preset {config.preset}, {describe_device(device)}")
+    found: list[ScoredRun] = []
+    for kind, setting in settings.items():
+        for lr in _step_sizes(setting, config):
+            for name in config.images:
+                for seed in setting.seeds:
+                    run = store.obtain(_run(setting.base(seed), name, lr), None)
+                    print(f"  {network_line(run)}", flush=True)
+                    found.append(score_run(kind, name, seed, run.data.load()))
+    if not is_first():  # under torchrun, the first rank reports
+        return 0
+    write_durably(config.report / "score.json", (json.dumps(as_json(found), indent=2, allow_nan=False) + "\n").encode())
+    write_durably(config.report / "score.md", page(found).encode())
+    print(f"\n{page(found)}\n{config.report / 'score.md'} and score.json written")
+    return 0
+
+
+def _run(base: NetworkConfig, data: str, lr: float) -> NetworkConfig:
+    """The run on a data set: the claims' base run itself where it is the same, so that it is not made twice."""
+    if data == "real" and lr == base.lr:
+        return base
+    return beside(base, lr=lr, intervention=DATA_SETS[data](base.seed), step_lengths=False)
+
+
+def _step_sizes(setting: Setting, config: ScoreConfig) -> tuple[float, ...]:
+    # Rounded, so that 1.6 · 0.05 is 0.08 in the run's name.
+    return config.lr or (setting.network.lr, round(LARGER * setting.network.lr, 12))
+
+
+def _with_choices(setting: Setting, config: ScoreConfig) -> Setting:
+    """The setting with the seeds and the number of steps given; step sizes are checked here too."""
+    for lr in config.lr or ():
+        require_positive("--lr", lr)
+    setting = with_choices(setting, config.seeds or setting.seeds[:SEEDS], None)
+    if config.steps is None:
+        return setting
+    require_positive("--steps", config.steps)
+    return replace(setting, network=replace(setting.network, steps=config.steps))

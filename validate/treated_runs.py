@@ -1,0 +1,102 @@
+"""Treated runs beside the base run of their seed, with what each came to on the examples that no choice touches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+
+from validate.cifar10 import Images
+from validate.claims import NetworkEvidence
+from validate.interventions import Indices
+from validate.outcome import Outcome, outcome
+from validate.roles import Base, Setting, treated_examples
+from validate.treatments import CHOICES, CONTROLS, TREATMENTS, Treatment, late_start
+from validate.windows import Windows
+
+
+@dataclass(frozen=True)
+class Treated:
+    """A treated run beside its base run.
+
+    Attributes:
+        treatment: what was done.
+        run: the treated run.
+        outcome: what it came to.
+        base: the base run.
+        base_outcome: what that came to; spikes and least loss are counted from `start` on.
+        windows: the base run's windows.
+        start: step of the base run at which the treated run begins.
+        untouched: (n,) examples that no choice touches, whose losses are compared.
+    """
+
+    treatment: Treatment
+    run: xr.Dataset
+    outcome: Outcome
+    base: xr.Dataset
+    base_outcome: Outcome
+    windows: Windows
+    start: int
+    untouched: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SeedRuns:
+    """The runs of a seed.
+
+    Attributes:
+        seed: the seed.
+        base: what the base run came to, on the untouched examples, from the start on.
+        shared: control → share of the opposing examples that are among its examples too.
+        treated: (key of `TREATMENTS`, choice) → the treated run.
+    """
+
+    seed: int
+    base: Outcome
+    shared: Mapping[str, float]
+    treated: Mapping[tuple[str, str], Treated]
+
+
+def seed_runs(
+    setting: Setting, evidence: NetworkEvidence, names: Sequence[str], held: Images, device: torch.device
+) -> SeedRuns | None:
+    """The treated runs of a seed; None where its base run has no windows, so that there are no opposing examples.
+
+    Args:
+        setting: of the network.
+        evidence: with the roles of the treatments, each on every choice.
+        names: keys of `TREATMENTS`.
+        held: images that no run saw.
+        device: where networks are evaluated.
+    """
+    if (windows := evidence.windows) is None:
+        return None
+    config = setting.base(evidence.seed)
+    chosen = treated_examples(setting, Base(evidence.run, windows), evidence.seed)
+    untouched = np.ones(evidence.run.sizes["example"], dtype=bool)
+    for examples in chosen.values():
+        untouched[examples] = False
+
+    def came_to(run: xr.Dataset, begin: int = 0) -> Outcome:
+        return outcome(config, run, held, device, examples=untouched, begin=begin)
+
+    late = late_start(config, windows) if any(TREATMENTS[name].late for name in names) else 0
+    base = {start: came_to(evidence.run, start) for start in sorted({0, late})}
+    treated = {}
+    for name in names:
+        treatment = TREATMENTS[name]
+        start = late if treatment.late else 0
+        for choice in CHOICES:
+            run = evidence.runs[treatment.role_of(choice)]
+            treated[name, choice] = Treated(
+                treatment, run, came_to(run), evidence.run, base[start], windows, start, untouched
+            )
+    return SeedRuns(evidence.seed, base[0], {c: _shared(chosen, c) for c in CONTROLS}, treated)
+
+
+def _shared(chosen: Mapping[str, Indices], control: str) -> float:
+    return float(np.isin(chosen["opposing"], chosen[control]).mean())
