@@ -12,7 +12,7 @@ import xarray as xr
 from validate.cifar10 import Images
 from validate.equal_loss import mean_losses
 from validate.network_run import NetworkConfig, network_inputs, trained_network
-from validate.windows import first_crossing
+from validate.windows import EARLIEST_CROSSING, first_crossing
 
 SPIKE = 1.1
 """A spike begins where the mean loss comes to exceed its least value so far by this factor."""
@@ -44,6 +44,7 @@ def outcome(
     *,
     examples: npt.NDArray[np.bool_] | None = None,
     begin: int = 0,
+    taken: int = 0,
 ) -> Outcome:
     """Onset, spikes, least loss and held-out accuracy of a finished run.
 
@@ -55,11 +56,12 @@ def outcome(
         examples: (n,) those whose mean loss is looked at; all when not given. For runs that are compared, those that
             none of the interventions touches: the loss of one that is removed is free to do anything.
         begin: step from which spikes and the least loss are counted.
+        taken: steps that another run took before this one's first: it is so much further than its own steps say.
     """
     mean = mean_losses(data, examples)[begin:]
     finite = mean[np.isfinite(mean)]
     return Outcome(
-        crossing=first_crossing(data),
+        crossing=first_crossing(data, max(EARLIEST_CROSSING - taken, 0)),
         spikes=spike_count(mean),
         accuracy=_accuracy(config, data, held, device),
         least_loss=float(finite.min()) if finite.size else float("nan"),

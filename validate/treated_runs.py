@@ -81,8 +81,8 @@ def seed_runs(
     for examples in chosen.values():
         untouched[examples] = False
 
-    def came_to(run: xr.Dataset, begin: int = 0) -> Outcome:
-        return outcome(config, run, held, device, examples=untouched, begin=begin)
+    def came_to(run: xr.Dataset, begin: int = 0, taken: int = 0) -> Outcome:
+        return outcome(config, run, held, device, examples=untouched, begin=begin, taken=taken)
 
     late = late_start(config, windows) if any(TREATMENTS[name].late for name in names) else 0
     base = {start: came_to(evidence.run, start) for start in sorted({0, late})}
@@ -93,7 +93,7 @@ def seed_runs(
         for choice in CHOICES:
             run = evidence.runs[treatment.role_of(choice)]
             treated[name, choice] = Treated(
-                treatment, run, came_to(run), evidence.run, base[start], windows, start, untouched
+                treatment, run, came_to(run, taken=start), evidence.run, base[start], windows, start, untouched
             )
     return SeedRuns(evidence.seed, base[0], {c: _shared(chosen, c) for c in CONTROLS}, treated)
 

@@ -10,6 +10,7 @@ import xarray as xr
 BEFORE_BEGIN, BEFORE_END, BEFORE_STEPS = 130, 30, 20
 SELECT_STEPS, EVALUATE_STEPS = 75, 75
 EARLY_END = 100
+EARLIEST_CROSSING = BEFORE_END + BEFORE_STEPS
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Windows:
     early: slice
 
 
-def first_crossing(run: xr.Dataset) -> int | None:
-    """First measured step, from step 50 on, with ηλ/2 ≥ 1 at the iterate and below 1 at the measurement before, if any.
+def first_crossing(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> int | None:
+    """First measured step, from `earliest` (50) on, with ηλ/2 ≥ 1 at the iterate and below 1 at the one before, if any.
 
     A network that starts above 2/η, or peaks above it in its first steps and falls back, does not get there by
     progressive sharpening, and leaves nothing to compare with before it.
     """
     steps, above = run["measured"].values, run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
     crossed = steps[1:][above[1:] & ~above[:-1]]
-    crossed = crossed[crossed >= BEFORE_END + BEFORE_STEPS]
+    crossed = crossed[crossed >= earliest]
     return int(crossed[0]) if crossed.size else None
 
 

@@ -158,7 +158,8 @@ def test_outcomes_are_counted_on_images_never_trained_on(images: Images) -> None
     data["sharpness_iterate"].values[:] = [50, 30, 45]
     data["loss"].values[:] = 1.0
     data["loss"].values[[3, 4, 8]] = 2.0
-    found = outcome(TINY, data, left, CPU)
+    assert outcome(TINY, data, left, CPU).crossing is None  # within 50 steps of the start it is no crossing
+    found = outcome(TINY, data, left, CPU, taken=42)
     assert (found.crossing, found.spikes, found.least_loss) == (8, 2, 1.0)
     assert 0.05 < found.accuracy < 0.5
     assert np.isnan(outcome(TINY, data, held_out(images, 200), CPU).accuracy)

@@ -39,7 +39,6 @@ def run(crossing: int | None, steps: int = 400) -> xr.Dataset:
     ("crossing", "words"),
     [
         (None, "no crossing of 2/η in 400 steps"),
-        (30, "crosses at step 30, before"),
         (300, "crosses at step 300: its windows need 150 more steps"),
         (200, ""),
     ],
