@@ -57,7 +57,8 @@ def deep_onset(
             rate, square = lr * alpha * product * product, math.exp(min(2 * log_s, 700.0))
             if crossing is None and rate > 2 and product * d > 0 and product * (d - product * alpha * square) > 0:
                 crossing, residue = t, log_s
-            if crossing is not None and square * alpha * product > theta**2 * d > 0:
+            # αs² > θ² D/C, in which all signs may turn
+            if crossing is not None and square * rate / lr > theta**2 * product * d > 0:
                 return Onset(t, crossing, Seed.RESIDUE, residue, -math.inf, 0.0), state
             slope = deep_gradient(model, state)
             log_s += math.log(abs(1 - rate)) if rate != 1 else -math.inf
@@ -87,11 +88,13 @@ def deep_spike(model: Model, state: DeepState, lr: float) -> float:
         InputError: lr is not positive.
     """
     require_positive("lr", lr)
+    # The height is the same with the signs of C and D turned.
     alpha, product = float(model.alpha[0]), float(state.layers.prod())
+    sign, product = math.copysign(1, product), abs(product)
     threshold = math.sqrt(2 / (lr * alpha))
     layers = state.layers * (threshold / product) ** (1 / state.layers.size)
     kappa = threshold**2 * float((layers**-2).sum())
-    d = float(drive(model, state.effective))
+    d = sign * float(drive(model, state.effective))
     g = max(4 * lr * kappa * d / threshold, _LEAST)
     start = max(4 * lr * kappa * d / product, _LEAST)
     excess = lr * alpha * product * product - 2

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from theory import InputError, Model
@@ -28,6 +28,7 @@ def _edge(depth: int, ratio: float = 1.2) -> float:
 
 
 @given(st.floats(0.02, 0.06), st.integers(0, 99), st.floats(0.5, 2.0))
+@example(lr=0.0546875, seed=7, theta=1.0)  # c turns negative after the crossing
 def test_depth_two_is_the_scalar_model(lr: float, seed: int, theta: float) -> None:
     start = DescentConfig(d1=5, start_seed=seed).initial_state
     (told,) = population_onset(CONFIG.model, start, lr, theta=theta, max_steps=300)
@@ -36,6 +37,8 @@ def test_depth_two_is_the_scalar_model(lr: float, seed: int, theta: float) -> No
     assert (onset.step, onset.crossing_step, onset.seed) == (told.step, told.crossing_step, told.seed)
     np.testing.assert_allclose(onset.log_residue, told.log_residue, rtol=1e-9)
     assert at.layers.shape == (1,)
+    turned = DeepState(-at.layers, -at.b, -at.s)
+    assert deep_spike(CONFIG.model, turned, lr) == deep_spike(CONFIG.model, at, lr) or onset.step is None
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
