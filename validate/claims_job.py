@@ -16,7 +16,7 @@ from validate.claims import CLAIMS, Claim, Evidence, Verdict, judge
 from validate.evidence import Store
 from validate.images_at_hand import images_for
 from validate.main_job import tell_outcome, with_choices
-from validate.plan import PlannedRun, make_plan, minutes_left, roles_needed, seconds_a_gradient, table
+from validate.plan import PlannedRun, gradient_of_missing, make_plan, minutes_left, roles_needed, table
 from validate.presets import preset_named
 from validate.report import print_verdicts, write_report
 from validate.report_content import NetworkPart, Report
@@ -63,7 +63,7 @@ def claims_job(config: ClaimsConfig) -> int:
     if config.list:
         print("\n".join(describe(claim) for claim in claims))
         return 0
-    kinds = tuple(preset.settings) if config.network == ("all",) else config.network
+    kinds = preset.kinds(config.network)
     settings = {kind: with_choices(preset.setting(kind), config.seeds, config.lr) for kind in kinds}
     for role in config.roles:
         if role not in ROLES:
@@ -87,8 +87,7 @@ def _tell_plans(
     for kind, setting in settings.items():
         roles = roles_needed(claims, kind, config.roles)
         plans[kind] = plan = make_plan(setting, roles, config.runs)
-        missing = any(not run.exists for run in plan)
-        gradient = seconds_a_gradient(setting.network, store.images, store.device) if missing else 0.0
+        gradient = gradient_of_missing(plan, setting.network, store.images, store.device)
         total += minutes_left(plan, gradient)
         print(f"\n{kind}: {len(setting.seeds)} seeds, {len(roles)} roles\n{table(plan, gradient)}")
     if len(settings) > 1:

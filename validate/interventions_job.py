@@ -19,7 +19,7 @@ from validate.images_at_hand import held_out, images_for
 from validate.intervention_effects import network_effects
 from validate.intervention_table import as_json, network_words, page
 from validate.main_job import with_choices
-from validate.plan import make_plan, minutes_left, seconds_a_gradient, table
+from validate.plan import gradient_of_missing, make_plan, minutes_left, table
 from validate.presets import preset_named
 from validate.roles import Setting
 from validate.treatments import TREATMENTS, roles_of
@@ -63,7 +63,7 @@ def interventions_job(config: InterventionsConfig) -> int:
     """Makes the runs that are not there and reports effect sizes; nothing is judged, so the status is 0."""
     roles = roles_of(config.kinds)
     preset = preset_named(config.preset)
-    kinds = tuple(preset.settings) if config.network == ("all",) else config.network
+    kinds = preset.kinds(config.network)
     seeds = {kind: config.seeds or preset.setting(kind).seeds[:SEEDS] for kind in kinds}
     settings = {kind: with_choices(preset.setting(kind), seeds[kind], config.lr) for kind in kinds}
     settings = {kind: _with_snapshots(setting) for kind, setting in settings.items()}
@@ -76,7 +76,8 @@ def interventions_job(config: InterventionsConfig) -> int:
     print(f"opposing signals, interventions, preset {config.preset}, {describe_device(device)}")
     plans = {kind: make_plan(setting, roles, config.runs) for kind, setting in settings.items()}
     for kind, setting in settings.items():
-        plan, gradient = plans[kind], seconds_a_gradient(setting.network, images, device)
+        plan = plans[kind]
+        gradient = gradient_of_missing(plan, setting.network, images, device)
         if config.plan:
             print(f"\n{kind}: {len(setting.seeds)} seeds, {len(roles)} roles\n{table(plan, gradient)}")
         else:

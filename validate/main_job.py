@@ -100,10 +100,19 @@ def with_choices(setting: Setting, seeds: Sequence[int] | None, lr: float | None
         require_positive("--lr", lr)
         setting = replace(setting, network=replace(setting.network, lr=lr))
     if seeds is not None:
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise InputError(f"--seeds is {tuple(seeds)}: give different whole numbers of at least 0")
+        require_seeds(seeds)
         setting = replace(setting, seeds=tuple(seeds))
     return setting
+
+
+def require_seeds(seeds: Sequence[int]) -> None:
+    """Refuses seeds that are repeated or negative, and none at all.
+
+    Raises:
+        InputError: as said.
+    """
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise InputError(f"--seeds is {tuple(seeds)}: give different whole numbers of at least 0")
 
 
 def draw_figures(folder: Path, runs: Path, names: Sequence[str], network: str) -> list[tuple[str, Path]]:

@@ -102,6 +102,14 @@ def seconds_a_gradient(config: NetworkConfig, images: Images, device: torch.devi
     return min(seconds[1:])
 
 
+def gradient_of_missing(
+    plan: Sequence[PlannedRun], network: NetworkConfig, images: Images, device: torch.device
+) -> float:
+    """Measured seconds of a gradient, for the time that a plan takes; 0, and nothing measured, where all is there."""
+    missing = any(not run.exists for run in plan)
+    return seconds_a_gradient(network, images, device) if missing else 0.0
+
+
 def table(plan: Sequence[PlannedRun], gradient: float) -> str:
     """The plan in words: a line for each role, and the time that what is missing takes.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sim import Architecture, TwoLayerConfig
@@ -38,6 +38,10 @@ class Preset:
 
     settings: Mapping[str, Setting]
     claims: tuple[str, ...] | None = None
+
+    def kinds(self, named: Sequence[str]) -> tuple[str, ...]:
+        """The kinds of network that a command names; every kind of the preset for "all"."""
+        return tuple(self.settings) if tuple(named) == ("all",) else tuple(named)
 
     def setting(self, kind: str) -> Setting:
         """The setting of a kind of network.

@@ -60,7 +60,7 @@ def score_job(config: ScoreConfig) -> int:
         if name not in DATA_SETS:
             raise InputError(f"--images is {name}: give some of {', '.join(DATA_SETS)}")
     preset = preset_named(config.preset)
-    kinds = tuple(preset.settings) if config.network == ("all",) else config.network
+    kinds = preset.kinds(config.network)
     settings = {kind: _with_choices(preset.setting(kind), config) for kind in kinds}
     images = images_for(config.data, max(setting.network.images_per_class for setting in settings.values()))
     device = choose_device(config.device)

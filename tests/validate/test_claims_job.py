@@ -13,7 +13,6 @@ import xarray as xr
 from sim import Architecture
 from sim.runs import Run
 from theory import InputError
-from validate import claims_job as claims_job_module
 from validate import edge_study, evidence, plan, presets
 from validate.cifar10 import load_embedded
 from validate.claims import CLAIMS, Bound, Claim, Evidence, NetworkEvidence, judge
@@ -92,7 +91,7 @@ def test_a_tiny_plan_from_end_to_end(
     def timed(*of: object) -> float:
         raise AssertionError("a gradient is timed where no run is missing")
 
-    monkeypatch.setattr(claims_job_module, "seconds_a_gradient", timed)
+    monkeypatch.setattr(plan, "seconds_a_gradient", timed)
     assert claims_job(config(tmp_path)) == 1
     again = capsys.readouterr().out
     assert "min left" not in again

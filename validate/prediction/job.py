@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from sim.runs import list_runs, read_run, require_writable
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.evidence import Store
-from validate.plan import make_plan, seconds_a_gradient, table
+from validate.main_job import require_seeds
+from validate.plan import gradient_of_missing, make_plan, table
 from validate.prediction.layers import LayerScore, LayerSeries, read_layers, score_layers
 from validate.prediction.networks import PREDICTION_NETWORKS, SEEDS, PredictionSetting, prediction_network
 from validate.prediction.oscillation import predict_oscillation
@@ -72,8 +74,7 @@ class NetworkPredictions:
 
 def predict_job(config: PredictConfig) -> int:
     """Makes or reads the runs, scores the predictions; 0 when every quantity is predicted, 1 when one is not."""
-    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
-        raise InputError(f"--seeds is {config.seeds}: give different whole numbers of at least 0")
+    require_seeds(config.seeds)
     if config.read is not None:
         found = _read_named(config.runs, config.read)
     else:
@@ -164,6 +165,8 @@ def _studied(runs: Path, prefix: str) -> Iterator[str]:
 
 
 def _print_plan(name: str, setting: PredictionSetting, config: PredictConfig, store: Store) -> None:
-    gradient = seconds_a_gradient(setting.network, store.images, store.device)
-    for lr, of_size in setting.settings(config.seeds).items():
-        print(f"\n{name}, step size {lr:g}\n{table(make_plan(of_size, ROLES, config.runs), gradient)}")
+    plans = {lr: make_plan(of_size, ROLES, config.runs) for lr, of_size in setting.settings(config.seeds).items()}
+    runs = list(itertools.chain.from_iterable(plans.values()))
+    gradient = gradient_of_missing(runs, setting.network, store.images, store.device)
+    for lr, plan in plans.items():
+        print(f"\n{name}, step size {lr:g}\n{table(plan, gradient)}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.durable_files import write_durably
 from validate.prediction.layers import LayerScore
 from validate.prediction.scores import PredictedRun, Score
 
@@ -62,8 +63,8 @@ def layer_table(scores: Sequence[LayerScore]) -> str:
 
 def write_json(path: Path, parts: Sequence[NetworkPredictions]) -> None:
     """Every number of every run and score."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([_plain(part) for part in parts], indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps([_plain(part) for part in parts], indent=1, ensure_ascii=False) + "\n"
+    write_durably(path, text.encode())
 
 
 def _plain(part: NetworkPredictions) -> dict[str, Any]:
