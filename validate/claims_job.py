@@ -37,6 +37,10 @@ class ClaimsConfig:
     """Seeds of the initial weights; the preset's when not given."""
     lr: float | None = None
     """Step size of the base run; the preset's when not given."""
+    images_per_class: int | None = None
+    """Images of each class to train on; the preset's when not given."""
+    steps: int | None = None
+    """Number of steps; the preset's when not given."""
     roles: tuple[str, ...] = ()
     """Roles of runs to make beside those that the claims need, such as squared or sam."""
     device: str = "auto"
@@ -64,7 +68,16 @@ def claims_job(config: ClaimsConfig) -> int:
         print("\n".join(describe(claim) for claim in claims))
         return 0
     kinds = preset.kinds(config.network)
-    settings = {kind: with_choices(preset.setting(kind), config.seeds, config.lr) for kind in kinds}
+    settings = {
+        kind: with_choices(
+            preset.setting(kind),
+            config.seeds,
+            config.lr,
+            images_per_class=config.images_per_class,
+            steps=config.steps,
+        )
+        for kind in kinds
+    }
     for role in config.roles:
         if role not in ROLES:
             raise InputError(f"--roles is {role}: give some of {', '.join(ROLES)}")

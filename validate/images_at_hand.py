@@ -20,7 +20,8 @@ def images_for(folder: Path | None, images_per_class: int) -> Images:
         return load_full(folder)
     if images_per_class > EMBEDDED_PER_CLASS:
         raise InputError(
-            f"the preset takes {images_per_class} images a class: give --data the folder of the full CIFAR-10"
+            f"{images_per_class} images a class are more than the {EMBEDDED_PER_CLASS} embedded ones: "
+            "give --data the folder of the full CIFAR-10"
         )
     return load_embedded()
 

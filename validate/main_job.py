@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,15 +91,24 @@ def main_job(config: MainJobConfig) -> int:
     return tell_outcome(config.report, report)
 
 
-def with_choices(setting: Setting, seeds: Sequence[int] | None, lr: float | None) -> Setting:
-    """A setting with the seeds and the step size that the user gave.
+def with_choices(
+    setting: Setting,
+    seeds: Sequence[int] | None,
+    lr: float | None,
+    *,
+    images_per_class: int | None = None,
+    steps: int | None = None,
+) -> Setting:
+    """A setting with the seeds, the step size, and the numbers of images and steps that the user gave.
 
     Raises:
-        InputError: seeds are repeated or negative, or the step size is not positive.
+        InputError: seeds are repeated or negative, or one of the others is not positive.
     """
-    if lr is not None:
-        require_positive("--lr", lr)
-        setting = replace(setting, network=replace(setting.network, lr=lr))
+    of = {"lr": lr, "images_per_class": images_per_class, "steps": steps}
+    given: dict[str, Any] = {name: value for name, value in of.items() if value is not None}
+    for name, value in given.items():
+        require_positive(f"--{name.replace('_', '-')}", value)
+    setting = replace(setting, network=replace(setting.network, **given))
     if seeds is not None:
         require_seeds(seeds)
         setting = replace(setting, seeds=tuple(seeds))

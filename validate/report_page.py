@@ -20,7 +20,7 @@ from validate.claims import Verdict
 from validate.claims.pairs import leading_pair
 from validate.group_cards import FEATURES, group_card
 from validate.report_content import NetworkPart, Report
-from validate.report_words import interval_words, verdict_words
+from validate.report_words import interval_words, short_words, verdict_words
 
 TEMPLATE = Path(__file__).parent / "report_page.html"
 SHOWN_FINDINGS = 5
@@ -64,7 +64,7 @@ def _network_words(part: NetworkPart) -> str:
 
 
 def _overview(report: Report) -> str:
-    """Claims × networks, where there are several: holds, fails, not judged."""
+    """Claims × networks, where there are several."""
     kinds = [part.evidence.kind for part in report.parts]
     if len(kinds) < 2:
         return ""
@@ -78,9 +78,9 @@ def _overview(report: Report) -> str:
 
 
 def _mark(verdict: Verdict | None) -> str:
-    if verdict is None or not verdict.judged:
-        return '<span class="soft">not judged</span>'
-    return '<span class="holds">holds</span>' if verdict.holds else '<span class="fails">fails</span>'
+    words = "not judged" if verdict is None else short_words(verdict)
+    mark = {"not judged": "soft", "holds": "holds"}.get(words, "fails")
+    return f'<span class="{mark}">{words}</span>'
 
 
 def _claim_table(report: Report, kind: str) -> str:

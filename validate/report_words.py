@@ -14,6 +14,15 @@ def verdict_words(verdict: Verdict) -> str:
     return "holds" if verdict.holds else f"FAILS: {verdict.reason}"
 
 
+def short_words(verdict: Verdict) -> str:
+    """The verdict in a cell: a claim that fails by its control alone is told from one that fails itself."""
+    if not verdict.judged:
+        return "not judged"
+    if verdict.holds:
+        return "holds"
+    return "control does not fail" if verdict.claim.bound.holds_for(verdict.interval) else "fails"
+
+
 def interval_words(interval: tuple[float, float]) -> str:
     """Mean and interval, or the single value.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from validate.presets import PRESETS, Preset
 from validate.report import write_report
 from validate.report_content import NetworkPart, Report
 from validate.report_groups import stability_json
+from validate.report_words import short_words
 from validate.roles import ROLES, Setting
 from validate.windows import Windows, find_windows
 
@@ -157,6 +159,9 @@ def test_every_claim_is_described_whole() -> None:
         ({"claims": ("C4z",)}, ("no claim C4z", "C4a")),
         ({"seeds": (1, 1)}, ("--seeds is (1, 1)", "different")),
         ({"lr": -1.0}, ("--lr is -1.0", "above 0")),
+        ({"steps": 0}, ("--steps is 0", "above 0")),
+        ({"images_per_class": -5}, ("--images-per-class is -5", "above 0")),
+        ({"images_per_class": 201}, ("201 images a class", "--data")),
         ({"roles": ("teacher",)}, ("--roles is teacher", "squared")),
         ({"preset": "paper"}, ("5000 images a class", "--data")),
         ({"preset": "paper", "data": Path("nowhere")}, ("nowhere", "data fetch")),
@@ -212,6 +217,39 @@ def test_a_failure_and_a_claim_not_judged_are_told_apart() -> None:
     assert report.headline == "C8 did not hold; 1 not judged"
     assert [v.claim.needs for v in report.failed] == [("base",)]
     assert Report("tiny", [], [verdicts[1]], []).headline == "no claim was judged; 1 not judged"
+
+
+def constant(value: float) -> Callable[[Evidence], Sequence[float]]:
+    return lambda evidence: [value]
+
+
+def test_a_claim_that_fails_by_its_control_alone_is_told_from_one_that_fails_itself(tmp_path: Path) -> None:
+    bound = Bound(low=1.0)
+    claim = dataclasses.replace(CLAIMS[-1], bound=bound, needs=("base",), simulations=(), networks=None)
+    cells = {"holds": (2.0, 0.0), "control does not fail": (2.0, 2.0), "fails": (0.0, 2.0)}
+    kinds = {"mlp": "holds", "vgg11": "control does not fail", "vit": "fails", "resnet18": "not judged"}
+    parts, verdicts = [], []
+    for kind, words in kinds.items():
+        runs = {} if words == "not judged" else {"base": xr.Dataset()}
+        seen = Evidence([NetworkEvidence(0, runs, None)], kind=kind)
+        value, control = cells.get(words, (2.0, 0.0))
+        told = dataclasses.replace(claim, measure=constant(value), measure_control=constant(control))
+        verdicts.append(judge(told, seen))
+        parts.append(NetworkPart(seen, NETWORK, load_embedded()))
+    assert [short_words(v) for v in verdicts] == list(kinds.values())
+    write_report(tmp_path, Report("tiny", parts, verdicts, []))
+    page = (tmp_path / "report.html").read_text()
+    overview = page[page.index('<table class="grid"') :].split("</table>")[0]
+    for words in kinds.values():
+        assert overview.count(f">{words}</span>") == 1
+
+
+@pytest.mark.usefixtures("tiny")
+def test_images_and_steps_of_the_plan_are_those_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert claims_job(config(tmp_path, plan=True, claims=("C3",), images_per_class=7, steps=90)) == 0
+    planned = [line for line in capsys.readouterr().out.splitlines() if "seed 0 " in line]
+    assert len(planned) == 2
+    assert all("images7" in line and "steps90" in line for line in planned)
 
 
 def test_the_report_has_the_groups_their_stability_and_the_score_of_a_run_at_the_edge(tmp_path: Path) -> None:
