@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +14,14 @@ from sim.networks.activations import activation_of
 from sim.networks.perceptron import mlp
 from sim.networks.resnet import resnet18
 from sim.networks.vgg import vgg11
-from sim.networks.vision_transformer import PATCH, vit
+from sim.networks.vision_transformer import vit
 from theory.command_line import InputError
 
 Kind = Literal["mlp", "vgg11", "vgg11_bn", "resnet18", "vit"]
 KINDS: tuple[Kind, ...] = ("mlp", "vgg11", "vgg11_bn", "resnet18", "vit")
+
+STRIDES: Mapping[str, tuple[int, ...]] = {"vgg11": (1, 2), "vgg11_bn": (1, 2), "resnet18": (1, 2, 4)}
+"""Kind → the strides that its first convolution may have; 1 for the others."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,11 @@ class Architecture:
     """Multiplier of the channels, or of the vision transformer's features, of all but the mlp."""
     depth: int | None = None
     """Blocks of the vision transformer; 6 when not given."""
+    patch: int = 4
+    """Width of the vision transformer's patches; 8 makes a network of a quarter of the cost."""
     stride: int = 1
-    """Stride of ResNet-18's first convolution; 2 makes a network of a quarter of the cost."""
+    """Stride of a convolutional network's first convolution; 2 makes a network of a quarter of the cost, 4 (of
+    ResNet-18 alone) again a quarter of that."""
 
     def __post_init__(self) -> None:
         activation_of(self.activation)
@@ -50,8 +57,11 @@ class Architecture:
             raise InputError(f"width is {self.width}: the size of an mlp is given by its hidden units")
         if self.kind != "vit" and self.depth is not None:
             raise InputError(f"depth is {self.depth}: the depth of {self.kind} is fixed, leave it out")
-        if self.stride not in (1, 2) or (self.stride > 1 and self.kind != "resnet18"):
-            raise InputError(f"stride is {self.stride}: give 1, or 2 for resnet18")
+        if self.patch < 1 or (self.patch != 4 and self.kind != "vit"):
+            raise InputError(f"patch is {self.patch}: give at least 1 place, and only for vit another than 4")
+        allowed = STRIDES.get(self.kind, (1,))
+        if self.stride not in allowed:
+            raise InputError(f"stride is {self.stride}: give one of {', '.join(map(str, allowed))} for {self.kind}")
 
 
 def takes_images(architecture: Architecture) -> bool:
@@ -89,9 +99,19 @@ def build(architecture: Architecture, image_shape: tuple[int, int, int], classes
                 channels, classes, width=architecture.width, activation=activation, stride=architecture.stride
             )
         if architecture.kind == "vit":
-            if height % PATCH or width % PATCH:
-                raise InputError(f"images are {height} × {width}: the vision transformer takes multiples of {PATCH}")
-            return vit(image_shape, classes, width=architecture.width, depth=architecture.depth, activation=activation)
+            if height % architecture.patch or width % architecture.patch:
+                raise InputError(
+                    f"images are {height} × {width}: a vision transformer of patches of {architecture.patch} takes "
+                    "multiples of that"
+                )
+            return vit(
+                image_shape,
+                classes,
+                width=architecture.width,
+                depth=architecture.depth,
+                patch=architecture.patch,
+                activation=activation,
+            )
         if min(height, width) < 32:
             raise InputError(f"images are {height} × {width}: VGG-11 takes at least 32 × 32")
         return vgg11(
@@ -100,4 +120,5 @@ def build(architecture: Architecture, image_shape: tuple[int, int, int], classes
             width=architecture.width,
             activation=activation,
             batch_norm=architecture.kind == "vgg11_bn",
+            stride=architecture.stride,
         )

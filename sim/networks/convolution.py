@@ -37,3 +37,15 @@ class Convolution(Layer):
         """(n, channels_in, h, w) → (n, channels_out, ⌈h/stride⌉, ⌈w/stride⌉)."""
         output: Tensor = self.norm(self.convolution(input))
         return output
+
+
+def stem_kernel(stride: int) -> int:
+    """Width of a first convolution's kernel: 3, or the least odd one that at its stride leaves out no place.
+
+    Outputs stand at multiples of the stride and reach (kernel − 1)/2 places to either side, the last one stride − 1
+    places before the image's end.
+
+    >>> [stem_kernel(stride) for stride in (1, 2, 4)]
+    [3, 3, 7]
+    """
+    return max(3, 2 * stride - 1)

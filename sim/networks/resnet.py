@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sim.networks.convolution import Convolution
+from sim.networks.convolution import Convolution, stem_kernel
 
 STAGES = (64, 128, 256, 512)
 """Channels of the stages at width 1; each has two blocks, and all but the first halve the image."""
@@ -33,7 +33,8 @@ def resnet18(
 ) -> nn.Sequential:
     """ResNet-18 with batch norm: first convolution of the given stride, eight blocks, mean over places, linear map."""
     channels = max(1, round(STAGES[0] * width))
-    modules: list[nn.Module] = [Convolution(channels_in, channels, stride=stride), activation()]
+    modules: list[nn.Module] = [Convolution(channels_in, channels, kernel=stem_kernel(stride), stride=stride)]
+    modules.append(activation())
     for stage, full in enumerate(STAGES):
         wide = max(1, round(full * width))
         modules += [

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from torch import nn
 
-from sim.networks.convolution import Convolution
+from sim.networks.convolution import Convolution, stem_kernel
 
 STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 """Channels of the convolutions of each stage, at width 1; a stage ends in a 2 × 2 max pooling."""
 
 
 def vgg11(
-    channels_in: int, classes: int, *, width: float, activation: type[nn.Module], batch_norm: bool
+    channels_in: int, classes: int, *, width: float, activation: type[nn.Module], batch_norm: bool, stride: int = 1
 ) -> nn.Sequential:
-    """VGG-11 on images of at least 32 × 32: five stages, mean over the places that are left, linear map."""
+    """VGG-11 on images of at least 32 × 32: five stages, mean over the places that are left, linear map.
+
+    The first convolution has the given stride. With 2, on 32 × 32 images, the last pooling has one place to pool.
+    """
     modules: list[nn.Module] = []
     channels = channels_in
     for stage in STAGES:
         for full in stage:
             wide = max(1, round(full * width))
-            modules += [Convolution(channels, wide, batch_norm=batch_norm), activation()]
+            step = 1 if modules else stride
+            convolution = Convolution(channels, wide, kernel=stem_kernel(step), stride=step, batch_norm=batch_norm)
+            modules += [convolution, activation()]
             channels = wide
-        modules.append(nn.MaxPool2d(2))
+        modules.append(nn.MaxPool2d(2, ceil_mode=True))
     return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))

@@ -16,8 +16,6 @@ EMBEDDING = 384
 """Features of a token at width 1."""
 HEAD = 32
 """Features of a head that the number of heads aims at."""
-PATCH = 4
-"""Width of a patch."""
 DEPTH = 6
 """Number of blocks when not given."""
 EXPANSION = 2
@@ -27,10 +25,10 @@ EXPANSION = 2
 class Patches(Layer):
     """Patches of an image as tokens: a linear map of each, and a learned vector for each position."""
 
-    def __init__(self, channels: int, height: int, width: int, features: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, patch: int, features: int) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(channels, features, PATCH, stride=PATCH)
-        self.positions = nn.Parameter(0.02 * torch.randn((height // PATCH) * (width // PATCH), features))
+        self.projection = nn.Conv2d(channels, features, patch, stride=patch)
+        self.positions = nn.Parameter(0.02 * torch.randn((height // patch) * (width // patch), features))
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) → (n, tokens, features)."""
@@ -91,11 +89,20 @@ class Readout(Layer):
 
 
 def vit(
-    image_shape: tuple[int, int, int], classes: int, *, width: float, depth: int | None, activation: type[nn.Module]
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    width: float,
+    depth: int | None,
+    patch: int,
+    activation: type[nn.Module],
 ) -> nn.Sequential:
-    """Vision transformer of 384 · `width` features (a multiple of 8) and `depth` blocks, 6 when not given."""
+    """Vision transformer of 384 · `width` features (a multiple of 8) and `depth` blocks, 6 when not given.
+
+    Its tokens are patches of `patch` × `patch` places, which divide the image.
+    """
     features = max(8, 8 * round(EMBEDDING * width / 8))
-    modules: list[nn.Module] = [Patches(*image_shape, features)]
+    modules: list[nn.Module] = [Patches(*image_shape, patch, features)]
     for _ in range(DEPTH if depth is None else depth):
         modules += [Attention(features), Perceptron(features, activation)]
     return nn.Sequential(*modules, Readout(features, classes))

@@ -176,6 +176,7 @@ architectures = st.one_of(
         Architecture,
         kind=st.sampled_from(["vgg11", "vgg11_bn", "resnet18"]),
         width=st.floats(1 / 64, 1 / 16),
+        stride=st.sampled_from([1, 2]),
         activation=st.sampled_from(["tanh", "gelu"]),
     ),
     st.builds(
@@ -183,6 +184,14 @@ architectures = st.one_of(
         kind=st.just("vit"),
         width=st.floats(1 / 96, 1 / 12),
         depth=st.integers(1, 4),
+        patch=st.sampled_from([4, 8, 16]),
+        activation=st.sampled_from(["tanh", "gelu"]),
+    ),
+    st.builds(
+        Architecture,
+        kind=st.just("resnet18"),
+        width=st.floats(1 / 64, 1 / 16),
+        stride=st.just(4),
         activation=st.sampled_from(["tanh", "gelu"]),
     ),
 )
@@ -255,6 +264,22 @@ def test_in_evaluation_an_image_is_judged_by_the_running_statistics_alone(kind: 
 
 
 @pytest.mark.parametrize(
+    "architecture",
+    [
+        *(Architecture(kind, width=1 / 16, activation="tanh", stride=2) for kind in ("vgg11", "vgg11_bn", "resnet18")),
+        Architecture("resnet18", width=1 / 16, activation="tanh", stride=4),
+        Architecture("vit", width=1 / 24, depth=1, activation="gelu", patch=16),
+    ],
+)
+def test_every_place_of_the_image_reaches_the_output(architecture: Architecture) -> None:
+    inputs, _ = data_for(architecture, count=40)
+    inputs.requires_grad_()
+    (network_of(architecture)(inputs) * torch.randn(40, 10, dtype=inputs.dtype)).sum().backward()
+    assert inputs.grad is not None
+    assert (inputs.grad.abs().amax((0, 1)) > 0).all()
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"kind": "vgg12"}, "network is vgg12"),
@@ -262,7 +287,11 @@ def test_in_evaluation_an_image_is_judged_by_the_running_statistics_alone(kind: 
         ({"kind": "vgg11", "depth": 3}, "depth is 3"),
         ({"kind": "vgg11", "width": 0.0}, "width is 0.0"),
         ({"kind": "mlp", "width": 2.0}, "width is 2.0"),
-        ({"kind": "vgg11", "stride": 2}, "stride is 2"),
+        ({"kind": "vgg11", "stride": 4}, "stride is 4: give one of 1, 2 for vgg11"),
+        ({"kind": "resnet18", "stride": 3}, "stride is 3: give one of 1, 2, 4 for resnet18"),
+        ({"kind": "mlp", "stride": 2}, "stride is 2: give one of 1 for mlp"),
+        ({"kind": "vit", "patch": 0}, "patch is 0"),
+        ({"kind": "resnet18", "patch": 8}, "patch is 8"),
         ({"activation": "sine"}, "activation is sine"),
     ],
 )
@@ -275,6 +304,8 @@ def test_images_that_do_not_fit_are_refused() -> None:
     for kind in ("vgg11", "vit"):
         with pytest.raises(InputError, match="images are 30 × 30"):
             build(Architecture(kind), (3, 30, 30), 10, seed=0)
+    with pytest.raises(InputError, match="images are 32 × 32: a vision transformer of patches of 5 "):
+        build(Architecture("vit", patch=5), SHAPE, 10, seed=0)
     with pytest.raises(InputError, match="vector of parameters has shape"):
         load_parameters(build(SMALL["mlp"], SHAPE, 10, 0), torch.zeros(3))
     with pytest.raises(InputError, match="no linear layer"):
