@@ -15,16 +15,18 @@ def vgg11(
 ) -> nn.Sequential:
     """VGG-11 on images of at least 32 × 32: five stages, mean over the places that are left, linear map.
 
-    The first convolution has the given stride. With 2, on 32 × 32 images, the last pooling has one place to pool.
+    A first convolution of stride 2 takes the place of the last pooling but one: that would leave the last stage one
+    place, where zeros fill eight ninths of a kernel and the signal dies.
     """
     modules: list[nn.Module] = []
     channels = channels_in
-    for stage in STAGES:
+    for number, stage in enumerate(STAGES):
         for full in stage:
             wide = max(1, round(full * width))
             step = 1 if modules else stride
             convolution = Convolution(channels, wide, kernel=stem_kernel(step), stride=step, batch_norm=batch_norm)
             modules += [convolution, activation()]
             channels = wide
-        modules.append(nn.MaxPool2d(2, ceil_mode=True))
+        if stride == 1 or number != len(STAGES) - 2:
+            modules.append(nn.MaxPool2d(2))
     return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
