@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from sim.networks.layers import Layer
@@ -11,7 +13,10 @@ from sim.networks.normalisation import BatchNorm2d
 class Convolution(Layer):
     """Convolution that keeps the size up to its stride, followed by batch norm or else with a bias.
 
-    He-normal initial weights (He et al. 2015), over the outgoing connections as in torchvision; biases are 0.
+    He-normal initial weights (He et al. 2015): with batch norm over the outgoing connections, as in torchvision;
+    without, over the incoming ones, so that the signal keeps its size where channels grow in number. (Over the outgoing
+    ones its mean square falls to a hundredth in VGG-11, which then stands on a plateau for hundreds of steps.) Biases
+    are 0.
 
     Args:
         channels_in: channels of the input.
@@ -28,7 +33,8 @@ class Convolution(Layer):
         self.convolution = nn.Conv2d(
             channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=not batch_norm
         )
-        nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out", nonlinearity="relu")
+        mode: Literal["fan_in", "fan_out"] = "fan_out" if batch_norm else "fan_in"
+        nn.init.kaiming_normal_(self.convolution.weight, mode=mode, nonlinearity="relu")
         if self.convolution.bias is not None:
             nn.init.zeros_(self.convolution.bias)
         self.norm = BatchNorm2d(channels_out) if batch_norm else nn.Identity()

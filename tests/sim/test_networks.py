@@ -24,6 +24,7 @@ from sim.networks import (
     takes_images,
 )
 from sim.networks.architecture import KINDS
+from sim.networks.convolution import Convolution
 from sim.networks.normalisation import BatchNorm2d, LayerNorm
 from sim.networks.vision_transformer import Attention
 from theory.command_line import InputError
@@ -250,6 +251,25 @@ def test_sizes_are_those_of_the_literature() -> None:
     assert count["vit"] == 6 * (2 * 768 + 384 * (3 * 384) + 3 * 384 + 384 * 384 + 384 + 4 * 384 * 384 + 3 * 384) + (
         48 * 384 + 384 + 64 * 384 + 768 + 3850
     )
+
+
+def test_the_signal_keeps_its_size_through_convolutions_without_batch_norm() -> None:
+    """Over the outgoing connections it would fall to (27/576)(1/2)³, 0.006 in mean square; max pooling adds to it."""
+    network, squares = build(Architecture("vgg11"), SHAPE, 10, seed=0), []
+    signal = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(0))
+    for module in network:
+        signal = module(signal).detach()
+        if isinstance(module, Convolution):
+            squares.append(float(signal.square().mean()))
+    assert len(squares) == 8
+    assert min(squares) > 1
+    assert max(squares) < 20
+
+
+@pytest.mark.parametrize(("kind", "connections"), [("vgg11", 3 * 9), ("vgg11_bn", 64 * 9)])
+def test_initial_weights_are_hes(kind: str, connections: int) -> None:
+    first = next(m for m in build(Architecture(kind), SHAPE, 10, seed=0).modules() if isinstance(m, Convolution))
+    assert float(first.convolution.weight.std()) == pytest.approx((2 / connections) ** 0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", ["vgg11_bn", "resnet18"])
