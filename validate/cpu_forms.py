@@ -32,7 +32,7 @@ from validate.network_run import NetworkConfig
 CPU_FORMS: Mapping[str, NetworkConfig] = {
     "mlp": NetworkConfig(),
     "vgg11": NetworkConfig(
-        Architecture("vgg11", width=0.125, activation="gelu", stride=2), images_per_class=100, lr=0.012, steps=360
+        Architecture("vgg11", width=0.125, activation="gelu", stride=2), images_per_class=100, lr=0.012, steps=340
     ),
     "vgg11_bn": NetworkConfig(Architecture("vgg11_bn", width=0.125), images_per_class=30, lr=0.02, steps=240),
     "resnet18": NetworkConfig(
@@ -42,7 +42,7 @@ CPU_FORMS: Mapping[str, NetworkConfig] = {
         Architecture("vit", width=0.0833, depth=2, activation="gelu", patch=8),
         images_per_class=100,
         lr=0.02,
-        steps=400,
+        steps=360,
     ),
 }
 """Kind of network → a run of gradient descent; `dataclasses.replace` gives it its seed and what is measured."""

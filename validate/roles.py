@@ -19,6 +19,8 @@ from validate.windows import Windows
 CONTROL_DIVISOR = 10
 """The gentle runs take a tenth of the step size."""
 MOMENTUM = 0.9
+SELDOM = 5
+"""How many times as far apart the sharpness is measured where no claim reads it."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,18 @@ def _momentum(setting: Setting, base: NetworkConfig) -> NetworkConfig:
     return beside(base, lr=round((1 + MOMENTUM) * base.lr, 12), optimizer=OptimizerChoice("momentum", MOMENTUM))
 
 
-def _optimizer(**choice: Any) -> Callable[[Setting, NetworkConfig], NetworkConfig]:
-    return lambda setting, base: beside(base, optimizer=OptimizerChoice(**choice))
+def _seldom_measured(base: NetworkConfig, **choice: Any) -> NetworkConfig:
+    """A run whose losses alone claims read: its sharpness is for figures."""
+    optimizer = OptimizerChoice(**choice)
+    return beside(base, optimizer=optimizer, measure_every=SELDOM * base.measure_every, step_lengths=False)
+
+
+def _momentum_dampened(setting: Setting, base: NetworkConfig) -> NetworkConfig:
+    return _seldom_measured(base, kind="momentum", momentum=MOMENTUM, dampening=MOMENTUM)
+
+
+def _sam(setting: Setting, base: NetworkConfig) -> NetworkConfig:
+    return beside(base, optimizer=OptimizerChoice("sam"))
 
 
 def _adam(setting: Setting, base: NetworkConfig) -> NetworkConfig:
@@ -107,10 +119,14 @@ def _adam(setting: Setting, base: NetworkConfig) -> NetworkConfig:
 
 
 def _split_sgd(setting: Setting, base: NetworkConfig) -> NetworkConfig:
-    choice = OptimizerChoice(
-        "split_sgd", MOMENTUM, dampening=MOMENTUM, sign_lr=setting.adam_lr, threshold=setting.threshold
+    return _seldom_measured(
+        base,
+        kind="split_sgd",
+        momentum=MOMENTUM,
+        dampening=MOMENTUM,
+        sign_lr=setting.adam_lr,
+        threshold=setting.threshold,
     )
-    return beside(base, optimizer=choice)
 
 
 def _loss(rule: LossRule) -> Callable[[Setting, NetworkConfig], NetworkConfig]:
@@ -154,10 +170,10 @@ ROLES: Mapping[str, Role] = {
     "momentum": Role("heavy-ball momentum with the base run's threshold: step size (1 + μ)η, μ = 0.9", _momentum),
     "momentum_dampened": Role(
         "dampened momentum at the base run's step size, μ = τ = 0.9",
-        _optimizer(kind="momentum", momentum=MOMENTUM, dampening=MOMENTUM),
+        _momentum_dampened,
     ),
     "split_sgd": Role("SplitSGD with dampened momentum, sign steps of Adam's size", _split_sgd),
-    "sam": Role("sharpness-aware minimisation", _optimizer(kind="sam")),
+    "sam": Role("sharpness-aware minimisation", _sam),
     "batch_norm": Role("SGD on minibatches, with batch normalisation", _minibatches(norm=True), kinds=("vgg11",)),
     "no_batch_norm": Role("SGD on the same minibatches, without", _minibatches(norm=False), kinds=("vgg11",)),
     "label_smoothing": Role("label smoothing of 0.1", _loss(LossRule(label_smoothing=0.1))),

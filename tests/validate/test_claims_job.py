@@ -142,6 +142,18 @@ def test_momentum_has_the_threshold_of_gradient_descent() -> None:
     assert gentle.lr == pytest.approx(base.lr / 10)
 
 
+def test_what_no_claim_reads_is_measured_seldom() -> None:
+    base = SETTING.base(0)
+    for name, rule in (("split_sgd", "split_sgd"), ("momentum_dampened", "momentum"), ("adam", "adam"), ("sam", "sam")):
+        derive = ROLES[name].derive
+        assert derive is not None
+        run = derive(SETTING, base)
+        seldom = name in ("split_sgd", "momentum_dampened")
+        assert run.optimizer.kind == rule
+        assert run.measure_every == base.measure_every * (5 if seldom else 1)
+        assert run.step_lengths == (not seldom)
+
+
 def test_every_claim_is_described_whole() -> None:
     for claim in CLAIMS:
         words = describe(claim)
