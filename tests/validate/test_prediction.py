@@ -180,7 +180,9 @@ def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float) -> None:
     assert trace.start_step == orbit.start_step
     assert trace.onset is not None
     assert orbit.onset is not None
-    assert abs(trace.onset - orbit.onset) < 20  # half of the edge's median is not half of rest
+    assert abs(trace.onset - orbit.onset) <= 1  # (2 + r + 1/r)/4 of x is seen of it
+    assert trace.losses_onset is not None
+    assert abs(trace.losses_onset - orbit.onset) < 20  # half of the edge's median is not half of rest
     known = np.isfinite(trace.square)
     growth = 1 + np.interp(np.arange(len(trace.steps)), orbit.measured, orbit.excess)
     factor = (2 + growth + 1 / growth) / 4

@@ -57,7 +57,8 @@ def predict_oscillation(trace: Trace) -> dict[str, list[Point]]:
     at_start, at_onset = map_at(trace, trace.start), map_before_onset(trace)
     spike = first_spike(trace)
     return {
-        "wait": [_wait(trace, at_start)],
+        "wait": [_wait(trace, at_start, trace.onset)],
+        "wait for the losses": [_wait(trace, at_start, trace.losses_onset)],
         "wait, λ(t) measured": [_wait_by_growth_law(trace)],
         "growth": growth_points(trace),
         "variance": variance_points(trace),
@@ -105,9 +106,9 @@ def map_before_onset(trace: Trace) -> MapAt | None:
     return map_at(trace, ready[-1]) if ready else None
 
 
-def _wait(trace: Trace, at: MapAt | None) -> Point:
-    """Steps from the start to the onset: |x| reaches half of √(2a/b), with λ rising by ηa a step."""
-    measured = float("nan") if trace.onset is None else float(trace.onset - trace.start_step)
+def _wait(trace: Trace, at: MapAt | None, onset: int | None) -> Point:
+    """Steps from the start to an onset: |x| reaches half of √(2a/b), with λ rising by ηa a step."""
+    measured = float("nan") if onset is None else float(onset - trace.start_step)
     if at is None:
         return Point(float("nan"), measured)
     visible = VISIBLE * np.sqrt(at.reduced.rest_square)
@@ -116,9 +117,9 @@ def _wait(trace: Trace, at: MapAt | None) -> Point:
 
 def _wait_by_growth_law(trace: Trace) -> Point:
     """The same with the size of x at the onset and every λ as measured: the growth law alone."""
-    if trace.onset is None or trace.onset <= trace.start_step or not trace.square[trace.onset] > 0:
+    if trace.onset is None or trace.onset <= trace.start_step:
         return Point(float("nan"), float("nan"))
-    gain = np.log(trace.square[trace.onset]) / 2 - np.log(trace.start_size)
+    gain = np.log(trace.onset_size / trace.start_size)
     later = np.arange(trace.start_step, len(trace.steps))
 
     def wait(excess: Array) -> float:

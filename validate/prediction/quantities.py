@@ -35,6 +35,9 @@ _START, _ONSET = "λ, a, b, x at the crossing", "λ, a, b, x just before the ons
 QUANTITIES = (
     Quantity("wait", "∫₀^τ ln(1+e+gt) dt = ln(½√(2a/b)/|x|), g = η²a, e = ηλ−2", _START, False, 0.5, 0.25),
     Quantity(
+        "wait for the losses", "the same, until the losses of a later leading pair swing", _START, False, 0.5, 0.25
+    ),
+    Quantity(
         "wait, λ(t) measured",
         "Σ ln|1−ηλ_t| = ln|x at the onset|/|x|",
         "x at the crossing; λ(t) and x at the onset too: the growth law alone",
