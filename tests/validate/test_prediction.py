@@ -16,17 +16,12 @@ from theory import gradient_descent, layer_sharpness
 from theory.configuration import DescentConfig
 from theory.reduced_map import ReducedMap
 from validate.prediction.layers import LayerSeries, clopper_pearson, flow_layers, score_layers
-from validate.prediction.oscillation import (
-    first_spike,
-    growth_points,
-    map_at,
-    map_before_onset,
-    predict_oscillation,
-    spike_steps,
-    variance_points,
-)
-from validate.prediction.quantities import QUANTITIES, Quantity
+from validate.prediction.map_at import map_at, map_before_onset
+from validate.prediction.oscillation import predict_oscillation
+from validate.prediction.quantities import QUANTITIES, Point, Quantity
 from validate.prediction.scores import PredictedRun, r_squared, relative_error, score
+from validate.prediction.spikes import first_spike, spike_steps
+from validate.prediction.stretches import growth_points, variance_points
 from validate.prediction.trace import kinematic_displacement, read_trace, smooth_free_displacement
 from validate.windows import Windows
 
@@ -89,8 +84,6 @@ def test_the_time_between_spikes_is_the_orbits(g: float, size: float) -> None:
 
 def _runs(points: dict[float, list[tuple[float, float]]]) -> list[PredictedRun]:
     """A run a step size and entry, of one made-up quantity."""
-    from validate.prediction.oscillation import Point
-
     return [
         PredictedRun("made up", lr, seed, f"{lr}-{seed}", {"made up": [Point(*pair, (1.0, pair[1]))]})
         for lr, pairs in points.items()

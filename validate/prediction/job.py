@@ -15,6 +15,7 @@ from sim.distributed import is_first
 from sim.runs import list_runs, read_run, require_writable
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
+from validate.edge_study import edge_name
 from validate.evidence import Store
 from validate.main_job import require_seeds
 from validate.plan import gradient_of_missing, make_plan, table
@@ -28,7 +29,6 @@ from validate.prediction.trace import read_trace
 from validate.windows import find_windows
 
 ROLES = ("base", "edge")
-EDGE_PREFIX = "edge-"
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ def score_network(network: str, names: Sequence[str], runs: Path) -> NetworkPred
     for name in names:
         base = read_run(runs, name)
         windows = find_windows(base.data)
-        if windows is None or EDGE_PREFIX + name not in there:
+        if windows is None or edge_name(name) not in there:
             without.append(name)
             continue
-        edge = read_run(runs, EDGE_PREFIX + name).data.load()
+        edge = read_run(runs, edge_name(name)).data.load()
         points = predict_oscillation(read_trace(base.data, edge, windows))
         predicted.append(PredictedRun(network, base.config["lr"], base.config["seed"], name, points))
         if "block_sharpness" in base.data:
@@ -160,7 +160,7 @@ def _read_named(runs: Path, prefix: str) -> dict[str, list[str]]:
 def _studied(runs: Path, prefix: str) -> Iterator[str]:
     there = list_runs(runs)
     for name in there:
-        if name.startswith(prefix) and EDGE_PREFIX + name in there:
+        if name.startswith(prefix) and edge_name(name) in there:
             yield name
 
 

@@ -1,4 +1,4 @@
-"""The quantities that are predicted, with the thresholds that were fixed on pilot seeds."""
+"""The quantities that are predicted, with the thresholds that were fixed on pilot seeds, and the points of each."""
 
 from __future__ import annotations
 
@@ -26,6 +26,21 @@ class Quantity:
     least_r2: float
     largest_error: float
     control: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One prediction and what was measured; NaN where one of them is not defined.
+
+    Attributes:
+        predicted: by theory.
+        measured: on the network, after what the prediction was made from.
+        control: the two with something of the network's other directions in the place of one; NaN without.
+    """
+
+    predicted: float
+    measured: float
+    control: tuple[float, float] = (float("nan"), float("nan"))
 
 
 _START, _ONSET = "λ, a, b, x at the crossing", "λ, a, b, x just before the onset"
