@@ -69,6 +69,7 @@ QUANTITIES = (
     Quantity("spike", "x² at the peak of the map's first spike", _START, True, 0.5, 0.5),
     Quantity("spike from onset", "the same", _ONSET, True, 0.5, 0.5),
     Quantity("spike in its domain", "the same, where η²bx²/2 ≤ 0.6 is predicted", _ONSET, True, 0.5, 0.5),
+    Quantity("spike of the orbit", "x² at the first peak of the map's own orbit, step by step", _ONSET, True, 0.5, 0.5),
     Quantity("loss rise", "x²/η of that spike", _START, True, 0.5, 0.5),
     Quantity("loss rise from onset", "x²/η of that spike", _ONSET, True, 0.5, 0.5),
     Quantity("loss rise, x² measured", "x²/η", "x² at the peak", True, 0.5, 0.5),

@@ -49,14 +49,22 @@ def spike_steps(trace: Trace) -> npt.NDArray[np.int64]:
     return np.asarray(known[1:-1][find_peaks(smooth, prominence=PROMINENCE)[0]], dtype=np.int64)
 
 
-def height_point(trace: Trace, at: MapAt | None, spike: Spike | None) -> Point:
-    """Largest x² in the first spike."""
-    return Point(peak_square(at), float("nan") if spike is None else spike.square)
+def height_point(square: float, spike: Spike | None) -> Point:
+    """Largest x² in the first spike, for x² = `square` by the map."""
+    return Point(square, float("nan") if spike is None else spike.square)
 
 
 def peak_square(at: MapAt | None) -> float:
     """x² at the peak of the map's first spike, by its closed form."""
     return float("nan") if at is None else float(at.reduced.spike(at.x, at.y).height)
+
+
+def orbit_peak_square(at: MapAt | None) -> float:
+    """The same of the map's orbit itself, without the expansion in e and √w that the closed form makes."""
+    if at is None:
+        return float("nan")
+    heights = at.reduced.peaks(at.x, at.y, ORBIT_STEPS)[1]
+    return float(heights[0]) if heights.size else float("nan")
 
 
 def within_domain(at: MapAt | None) -> MapAt | None:
