@@ -36,7 +36,13 @@ def map_at(trace: Trace, index: int) -> MapAt | None:
 
 
 def map_before_onset(trace: Trace) -> MapAt | None:
-    """The map at the last measurement before the onset at which x stands clear of its noise at the start."""
+    """The map at the last measurement before the onset."""
+    index = last_before_onset(trace)
+    return None if index is None else map_at(trace, index)
+
+
+def last_before_onset(trace: Trace) -> int | None:
+    """Index of the last measurement before the onset at which x stands clear of its noise at the start, if any."""
     if trace.onset is None:
         return None
     ready = [
@@ -44,7 +50,7 @@ def map_before_onset(trace: Trace) -> MapAt | None:
         for i, at in enumerate(trace.measured)
         if i >= trace.start and at < trace.onset and rms(trace.x[at - 1 : at + 1]) > ABOVE_NOISE * trace.start_size
     ]
-    return map_at(trace, ready[-1]) if ready else None
+    return ready[-1] if ready else None
 
 
 def rms(values: Array) -> float:

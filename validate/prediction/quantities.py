@@ -77,3 +77,13 @@ QUANTITIES = (
     Quantity("period, a after spike", "2π/atan √(2g)", "a in 20 steps from the first spike on", True, 0.5, 0.3),
     Quantity("period of the orbit", "second less first spike of the map's orbit", _START, True, 0.5, 0.3),
 )
+
+VALLEY = Quantity(
+    "spike of the valley",
+    "x² at the first peak of map (3)'s orbit (`theory.valley_map`)",
+    "the valley's cross-section and its kernels just before the onset",
+    True,
+    0.5,
+    0.5,
+)
+"""Scored where it is measured: each run is taken up to its onset again."""
