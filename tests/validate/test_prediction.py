@@ -47,6 +47,17 @@ def test_the_orbit_of_the_map_is_predicted_as_it_goes(g: float, lr: float, size:
     )
 
 
+def test_the_onset_of_x_and_that_of_the_losses_are_scored_apart() -> None:
+    trace = rising(0.002, 0.05, 1e-3)
+    assert trace.onset is not None
+    late = dataclasses.replace(trace, losses_onset=trace.onset + 30)
+    before, after = predict_oscillation(trace), predict_oscillation(late)
+    assert after["wait for the losses"][0].measured == before["wait for the losses"][0].measured + 30
+    assert after["wait for the losses"][0].predicted == before["wait"][0].predicted
+    others = set(before) - {"wait for the losses"}
+    assert all(str(before[name]) == str(after[name]) for name in others)
+
+
 @settings(max_examples=25)
 @given(g=finite(3e-4, 4e-3), lr=finite(0.01, 0.2))
 def test_the_growth_factor_is_the_maps(g: float, lr: float) -> None:
@@ -163,10 +174,14 @@ def test_displacement_is_kinematic_whatever_the_growth(r: float, lr: float, drif
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float) -> None:
-    """The direction of the bounce may have either sign, and takes over after the onset."""
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float, silent: bool) -> None:
+    """The direction of the bounce may have either sign, and takes over after the onset; a pair may swing late."""
     orbit = rising(0.002, 0.05, 1e-3)
     base, edge = recorded(orbit, sign)
+    if silent:  # losses that show nothing until long after x has set in
+        assert orbit.onset is not None
+        base["loss"].values[: int(orbit.steps[orbit.onset]) + 25] = 1.0
     crossing = int(orbit.steps[orbit.start_step])
     end = int(orbit.steps[-1]) + 1
     windows = Windows(
@@ -178,7 +193,8 @@ def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float) -> None:
     assert orbit.onset is not None
     assert abs(trace.onset - orbit.onset) <= 1  # (2 + r + 1/r)/4 of x is seen of it
     assert trace.losses_onset is not None
-    assert abs(trace.losses_onset - orbit.onset) < 20  # half of the edge's median is not half of rest
+    assert silent == (trace.losses_onset > orbit.onset + 20)
+    assert silent or abs(trace.losses_onset - orbit.onset) < 20  # half of the edge's median is not half of rest
     known = np.isfinite(trace.square)
     growth = 1 + np.interp(np.arange(len(trace.steps)), orbit.measured, orbit.excess)
     factor = (2 + growth + 1 / growth) / 4

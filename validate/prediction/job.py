@@ -84,7 +84,7 @@ def predict_job(config: PredictConfig) -> int:
     valley = None
     if config.read is not None:
         if config.valley:
-            raise InputError("--valley is given with --read: give --network, whose runs are known to the last setting")
+            raise InputError("--valley is given with --read: give --network, whose runs it can take again")
         found = _read_named(config.runs, config.read)
     else:
         names = tuple(PREDICTION_NETWORKS) if config.network == ("all",) else config.network
