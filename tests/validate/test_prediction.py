@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_orbits import recorded, rising, trace_of_map
+from map_orbits import EVERY, recorded, rising, trace_of_map
 from strategies import finite
 
 from theory import gradient_descent, layer_sharpness
@@ -205,6 +205,19 @@ def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float, silent: bool
     assert np.isnan(trace.x[later]).all()
     told, seen = np.array([(p.predicted, p.measured) for p in growth_points(trace)]).T
     np.testing.assert_allclose(seen, told, atol=0.1)
+
+
+def test_an_onset_at_a_measurement_is_seen_there() -> None:
+    """There x is the size of the whole bounce, since its direction changes."""
+    orbits = (rising(0.002, 0.05, 1e-3 * 1.04**k) for k in range(40))
+    orbit = next(o for o in orbits if o.onset is not None and o.onset % EVERY == 0)
+    assert orbit.onset is not None
+    begin, end = int(orbit.steps[orbit.start_step]), int(orbit.steps[-1]) + 1
+    edge = slice(begin, end)
+    windows = Windows(begin, slice(200, 280), slice(begin, end - 60), slice(end - 60, end), edge, slice(0, 9))
+    trace = read_trace(*recorded(orbit, 1.0), windows)
+    assert trace.onset == orbit.onset
+    assert trace.onset_size == pytest.approx(abs(orbit.x[orbit.onset]))
 
 
 def test_without_an_onset_or_with_a_negative_a_nothing_is_predicted() -> None:
