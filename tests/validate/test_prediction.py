@@ -215,7 +215,8 @@ def test_an_onset_at_a_measurement_is_seen_there() -> None:
     begin, end = int(orbit.steps[orbit.start_step]), int(orbit.steps[-1]) + 1
     edge = slice(begin, end)
     windows = Windows(begin, slice(200, 280), slice(begin, end - 60), slice(end - 60, end), edge, slice(0, 9))
-    trace = read_trace(*recorded(orbit, 1.0), windows)
+    base, edge_study = recorded(orbit, 1.0)
+    trace = read_trace(base, edge_study, windows)
     assert trace.onset == orbit.onset
     assert trace.onset_size == pytest.approx(abs(orbit.x[orbit.onset]))
 
