@@ -24,7 +24,7 @@ from validate.windows import find_windows
 NEEDS = ("predictions.mlp_gelu",)
 OPTIONAL = ("networks.base", "networks.edge")
 PANELS = (
-    ("wait", "wait until visible", "steps"),
+    ("wait", "wait until the onset", "steps"),
     ("growth", "growth factor of a step", "x′/x"),
     ("variance", "variance at the edge", "x²"),
     ("spike from onset", "first spike", "peak x²"),

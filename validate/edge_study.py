@@ -76,7 +76,12 @@ class EdgeConfig:
     @property
     def name(self) -> str:
         """Name of the study's folder."""
-        return f"edge-{self.network.name}"
+        return edge_name(self.network.name)
+
+
+def edge_name(base: str) -> str:
+    """Name of the study of a base run, by that run's name."""
+    return f"edge-{base}"
 
 
 def study_edge(

@@ -48,9 +48,8 @@ def test_the_caption_tells_a_right_prediction_from_a_wrong_one(runs: Runs) -> No
     assert not re.search(r"(?<![\w–])-\d", right), "a hyphen stands for a minus sign"
     assert "3 step sizes from 0.04 to 0.075, 2 seeds each" in right
     wrong = f17_predictions.caption(Runs(predictions={"mlp_gelu": orbits(0.04, 0.055, 0.075, a_told=0.1)}))
-    of_right, of_wrong = (_error("wait until visible", words) for words in (right, wrong))
-    # Of the map's undamped spikes, half the edge's median is not half of rest: not exact.
-    assert of_right < 35
+    of_right, of_wrong = (_error("wait until the onset", words) for words in (right, wrong))
+    assert of_right < 5
     assert of_wrong > 100
     assert "Diamonds" in right
     assert "Diamonds" not in wrong

@@ -9,24 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_orbits import recorded, rising, trace_of_map
+from map_orbits import EVERY, recorded, rising, trace_of_map
 from strategies import finite
 
 from theory import gradient_descent, layer_sharpness
 from theory.configuration import DescentConfig
 from theory.reduced_map import ReducedMap
 from validate.prediction.layers import LayerSeries, clopper_pearson, flow_layers, score_layers
-from validate.prediction.oscillation import (
-    first_spike,
-    growth_points,
-    map_at,
-    map_before_onset,
-    predict_oscillation,
-    spike_steps,
-    variance_points,
-)
-from validate.prediction.quantities import QUANTITIES, Quantity
+from validate.prediction.map_at import map_at, map_before_onset
+from validate.prediction.oscillation import predict_oscillation
+from validate.prediction.quantities import QUANTITIES, Point, Quantity
 from validate.prediction.scores import PredictedRun, r_squared, relative_error, score
+from validate.prediction.spikes import first_spike, spike_steps
+from validate.prediction.stretches import growth_points, variance_points
 from validate.prediction.trace import kinematic_displacement, read_trace, smooth_free_displacement
 from validate.windows import Windows
 
@@ -44,9 +39,23 @@ def test_the_orbit_of_the_map_is_predicted_as_it_goes(g: float, lr: float, size:
     error = float(map_at(trace, trace.start).reduced.spike(0.01, 0.0).error) + 0.06  # type: ignore[union-attr]
     for name in ("spike", "spike from onset", "spike in its domain"):
         assert points[name].predicted == pytest.approx(points[name].measured, rel=max(error, 0.1)), name
+    # A start between two iterates of the orbit peaks between them: x is a mean over two steps.
+    orbit = points["spike of the orbit"]
+    assert orbit.predicted == pytest.approx(orbit.measured, rel=0.1)
     assert points["loss rise, x² measured"].predicted == pytest.approx(
         points["loss rise, x² measured"].measured, rel=0.05
     )
+
+
+def test_the_onset_of_x_and_that_of_the_losses_are_scored_apart() -> None:
+    trace = rising(0.002, 0.05, 1e-3)
+    assert trace.onset is not None
+    late = dataclasses.replace(trace, losses_onset=trace.onset + 30)
+    before, after = predict_oscillation(trace), predict_oscillation(late)
+    assert after["wait for the losses"][0].measured == before["wait for the losses"][0].measured + 30
+    assert after["wait for the losses"][0].predicted == before["wait"][0].predicted
+    others = set(before) - {"wait for the losses"}
+    assert all(str(before[name]) == str(after[name]) for name in others)
 
 
 @settings(max_examples=25)
@@ -89,8 +98,6 @@ def test_the_time_between_spikes_is_the_orbits(g: float, size: float) -> None:
 
 def _runs(points: dict[float, list[tuple[float, float]]]) -> list[PredictedRun]:
     """A run a step size and entry, of one made-up quantity."""
-    from validate.prediction.oscillation import Point
-
     return [
         PredictedRun("made up", lr, seed, f"{lr}-{seed}", {"made up": [Point(*pair, (1.0, pair[1]))]})
         for lr, pairs in points.items()
@@ -167,10 +174,14 @@ def test_displacement_is_kinematic_whatever_the_growth(r: float, lr: float, drif
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float) -> None:
-    """The direction of the bounce may have either sign, and takes over after the onset."""
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float, silent: bool) -> None:
+    """The direction of the bounce may have either sign, and takes over after the onset; a pair may swing late."""
     orbit = rising(0.002, 0.05, 1e-3)
     base, edge = recorded(orbit, sign)
+    if silent:  # losses that show nothing until long after x has set in
+        assert orbit.onset is not None
+        base["loss"].values[: int(orbit.steps[orbit.onset]) + 25] = 1.0
     crossing = int(orbit.steps[orbit.start_step])
     end = int(orbit.steps[-1]) + 1
     windows = Windows(
@@ -180,7 +191,10 @@ def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float) -> None:
     assert trace.start_step == orbit.start_step
     assert trace.onset is not None
     assert orbit.onset is not None
-    assert abs(trace.onset - orbit.onset) < 20  # half of the edge's median is not half of rest
+    assert abs(trace.onset - orbit.onset) <= 1  # (2 + r + 1/r)/4 of x is seen of it
+    assert trace.losses_onset is not None
+    assert silent == (trace.losses_onset > orbit.onset + 20)
+    assert silent or abs(trace.losses_onset - orbit.onset) < 20  # half of the edge's median is not half of rest
     known = np.isfinite(trace.square)
     growth = 1 + np.interp(np.arange(len(trace.steps)), orbit.measured, orbit.excess)
     factor = (2 + growth + 1 / growth) / 4
@@ -191,6 +205,20 @@ def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float) -> None:
     assert np.isnan(trace.x[later]).all()
     told, seen = np.array([(p.predicted, p.measured) for p in growth_points(trace)]).T
     np.testing.assert_allclose(seen, told, atol=0.1)
+
+
+def test_an_onset_at_a_measurement_is_seen_there() -> None:
+    """There x is the size of the whole bounce, since its direction changes."""
+    orbits = (rising(0.002, 0.05, 1e-3 * 1.04**k) for k in range(40))
+    orbit = next(o for o in orbits if o.onset is not None and o.onset % EVERY == 0)
+    assert orbit.onset is not None
+    begin, end = int(orbit.steps[orbit.start_step]), int(orbit.steps[-1]) + 1
+    edge = slice(begin, end)
+    windows = Windows(begin, slice(200, 280), slice(begin, end - 60), slice(end - 60, end), edge, slice(0, 9))
+    base, edge_study = recorded(orbit, 1.0)
+    trace = read_trace(base, edge_study, windows)
+    assert trace.onset == orbit.onset
+    assert trace.onset_size == pytest.approx(abs(orbit.x[orbit.onset]))
 
 
 def test_without_an_onset_or_with_a_negative_a_nothing_is_predicted() -> None:

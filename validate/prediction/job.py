@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from sim import choose_device
 from sim.device import describe_device
@@ -15,20 +16,23 @@ from sim.distributed import is_first
 from sim.runs import list_runs, read_run, require_writable
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
+from validate.edge_study import edge_name
 from validate.evidence import Store
 from validate.main_job import require_seeds
 from validate.plan import gradient_of_missing, make_plan, table
 from validate.prediction.layers import LayerScore, LayerSeries, read_layers, score_layers
-from validate.prediction.networks import PREDICTION_NETWORKS, SEEDS, PredictionSetting, prediction_network
+from validate.prediction.map_at import last_before_onset
+from validate.prediction.networks import FRESH_SEEDS, PREDICTION_NETWORKS, PredictionSetting, prediction_network
 from validate.prediction.oscillation import predict_oscillation
-from validate.prediction.quantities import QUANTITIES
+from validate.prediction.quantities import QUANTITIES, VALLEY
 from validate.prediction.scores import PredictedRun, Score, score
+from validate.prediction.spikes import first_spike, height_point
 from validate.prediction.tables import layer_table, run_table, score_table, write_json
 from validate.prediction.trace import read_trace
+from validate.prediction.valley import measure_valley
 from validate.windows import find_windows
 
 ROLES = ("base", "edge")
-EDGE_PREFIX = "edge-"
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class PredictConfig:
 
     network: tuple[str, ...] = ("mlp_gelu",)
     """mlp_gelu, mlp (ReLU), vgg11, resnet18, vit, several of them, or all."""
-    seeds: tuple[int, ...] = SEEDS
+    seeds: tuple[int, ...] = FRESH_SEEDS
     """Seeds of the initial weights."""
     read: str | None = None
     """Make no runs: score the finished base runs with an edge study whose names begin so, such as vgg11-."""
@@ -47,6 +51,8 @@ class PredictConfig:
     """Folder of the run store; finished runs in it are read, half-made ones gone on with."""
     report: Path = Path("report/predictions")
     """Folder for predictions.json."""
+    valley: bool = False
+    """Also take each run up to its onset again, measure the valley there and predict the spike from it."""
     force: bool = False
     """Make every run again."""
     plan: bool = False
@@ -75,7 +81,10 @@ class NetworkPredictions:
 def predict_job(config: PredictConfig) -> int:
     """Makes or reads the runs, scores the predictions; 0 when every quantity is predicted, 1 when one is not."""
     require_seeds(config.seeds)
+    valley = None
     if config.read is not None:
+        if config.valley:
+            raise InputError("--valley is given with --read: give --network, whose runs it can take again")
         found = _read_named(config.runs, config.read)
     else:
         names = tuple(PREDICTION_NETWORKS) if config.network == ("all",) else config.network
@@ -88,10 +97,11 @@ def predict_job(config: PredictConfig) -> int:
             return 0
         require_writable(config.runs)
         found = {name: _make(store, name, setting, config.seeds) for name, setting in settings.items()}
+        valley = _valley_peaks(store, settings.values(), config.seeds) if config.valley else None
     require_writable(config.report)
     if not is_first():  # under torchrun, the first rank reports
         return 0
-    parts = [score_network(name, runs, config.runs) for name, runs in found.items()]
+    parts = [score_network(name, runs, config.runs, valley) for name, runs in found.items()]
     for part in parts:
         print(f"\n{part.network}: {len(part.runs)} runs, {len(part.without)} without windows at 2/η")
         print(run_table(part.runs))
@@ -104,13 +114,20 @@ def predict_job(config: PredictConfig) -> int:
     return 1 if failed else 0
 
 
-def score_network(network: str, names: Sequence[str], runs: Path) -> NetworkPredictions:
+ValleyPeaks = Callable[[str, xr.Dataset, int], float]
+"""Peak of x² in the first spike, by the name of a base run, its data and the step at which its valley is measured."""
+
+
+def score_network(
+    network: str, names: Sequence[str], runs: Path, valley: ValleyPeaks | None = None
+) -> NetworkPredictions:
     """The predictions and scores of finished base runs, each with its edge study.
 
     Args:
         network: name of the network.
         names: of the base runs.
         runs: folder of the run store.
+        valley: what predicts spikes from the valley; not predicted when not given.
     """
     there = set(list_runs(runs))
     predicted: list[PredictedRun] = []
@@ -119,17 +136,22 @@ def score_network(network: str, names: Sequence[str], runs: Path) -> NetworkPred
     for name in names:
         base = read_run(runs, name)
         windows = find_windows(base.data)
-        if windows is None or EDGE_PREFIX + name not in there:
+        if windows is None or edge_name(name) not in there:
             without.append(name)
             continue
-        edge = read_run(runs, EDGE_PREFIX + name).data.load()
-        points = predict_oscillation(read_trace(base.data, edge, windows))
+        edge = read_run(runs, edge_name(name)).data.load()
+        trace = read_trace(base.data, edge, windows)
+        points = predict_oscillation(trace)
+        if valley is not None and (index := last_before_onset(trace)) is not None:
+            step = int(trace.steps[trace.measured[index]])
+            points[VALLEY.name] = [height_point(valley(name, base.data, step), first_spike(trace))]
         predicted.append(PredictedRun(network, base.config["lr"], base.config["seed"], name, points))
         if "block_sharpness" in base.data:
             layers.append(read_layers(base.data, windows.edge.stop))
     predicted.sort(key=lambda run: (run.lr, run.seed))
     rng = np.random.default_rng(0)
-    scores = [score(quantity, predicted, rng) for quantity in QUANTITIES]
+    quantities = QUANTITIES if valley is None else (*QUANTITIES, VALLEY)
+    scores = [score(quantity, predicted, rng) for quantity in quantities]
     return NetworkPredictions(network, predicted, without, scores, score_layers(layers))
 
 
@@ -141,6 +163,17 @@ def _make(store: Store, name: str, setting: PredictionSetting, seeds: Sequence[i
         store.train(name, of_size, make_plan(of_size, ROLES, store.runs))
         made += [of_size.base(seed).name for seed in seeds]
     return made
+
+
+def _valley_peaks(store: Store, settings: Iterable[PredictionSetting], seeds: Sequence[int]) -> ValleyPeaks:
+    sizes = [of_size for setting in settings for of_size in setting.settings(seeds).values()]
+    configs = {of_size.base(seed).name: of_size.base(seed) for of_size in sizes for seed in seeds}
+
+    def peak(name: str, base: xr.Dataset, step: int) -> float:
+        valley, x = measure_valley(configs[name], base, step, store.images, store.device)
+        return valley.peak_square(x)
+
+    return peak
 
 
 def _read_named(runs: Path, prefix: str) -> dict[str, list[str]]:
@@ -160,7 +193,7 @@ def _read_named(runs: Path, prefix: str) -> dict[str, list[str]]:
 def _studied(runs: Path, prefix: str) -> Iterator[str]:
     there = list_runs(runs)
     for name in there:
-        if name.startswith(prefix) and EDGE_PREFIX + name in there:
+        if name.startswith(prefix) and edge_name(name) in there:
             yield name
 
 

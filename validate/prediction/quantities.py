@@ -1,4 +1,4 @@
-"""The quantities that are predicted, with the thresholds that were fixed on pilot seeds."""
+"""The quantities that are predicted, with the thresholds that were fixed on pilot seeds, and the points of each."""
 
 from __future__ import annotations
 
@@ -28,12 +28,30 @@ class Quantity:
     control: str = ""
 
 
+@dataclass(frozen=True)
+class Point:
+    """One prediction and what was measured; NaN where one of them is not defined.
+
+    Attributes:
+        predicted: by theory.
+        measured: on the network, after what the prediction was made from.
+        control: the two with something of the network's other directions in the place of one; NaN without.
+    """
+
+    predicted: float
+    measured: float
+    control: tuple[float, float] = (float("nan"), float("nan"))
+
+
 _START, _ONSET = "λ, a, b, x at the crossing", "λ, a, b, x just before the onset"
 
 # R² of 0.5 leaves half of the squares of the best constant; the errors allowed are those that a user could live with:
 # a quarter of a wait, a tenth of a growth factor, what C14 allows a variance (0.7 to 1.4), half of a height.
 QUANTITIES = (
     Quantity("wait", "∫₀^τ ln(1+e+gt) dt = ln(½√(2a/b)/|x|), g = η²a, e = ηλ−2", _START, False, 0.5, 0.25),
+    Quantity(
+        "wait for the losses", "the same, until the losses of a later leading pair swing", _START, False, 0.5, 0.25
+    ),
     Quantity(
         "wait, λ(t) measured",
         "Σ ln|1−ηλ_t| = ln|x at the onset|/|x|",
@@ -51,6 +69,7 @@ QUANTITIES = (
     Quantity("spike", "x² at the peak of the map's first spike", _START, True, 0.5, 0.5),
     Quantity("spike from onset", "the same", _ONSET, True, 0.5, 0.5),
     Quantity("spike in its domain", "the same, where η²bx²/2 ≤ 0.6 is predicted", _ONSET, True, 0.5, 0.5),
+    Quantity("spike of the orbit", "x² at the first peak of the map's own orbit, step by step", _ONSET, True, 0.5, 0.5),
     Quantity("loss rise", "x²/η of that spike", _START, True, 0.5, 0.5),
     Quantity("loss rise from onset", "x²/η of that spike", _ONSET, True, 0.5, 0.5),
     Quantity("loss rise, x² measured", "x²/η", "x² at the peak", True, 0.5, 0.5),
@@ -58,3 +77,13 @@ QUANTITIES = (
     Quantity("period, a after spike", "2π/atan √(2g)", "a in 20 steps from the first spike on", True, 0.5, 0.3),
     Quantity("period of the orbit", "second less first spike of the map's orbit", _START, True, 0.5, 0.3),
 )
+
+VALLEY = Quantity(
+    "spike of the valley",
+    "x² at the first peak of map (3)'s orbit (`theory.valley_map`)",
+    "the valley's cross-section and its kernels just before the onset",
+    True,
+    0.5,
+    0.5,
+)
+"""Scored where it is measured: each run is taken up to its onset again."""

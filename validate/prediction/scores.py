@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from validate.claims.base import CONFIDENCE
-from validate.prediction.oscillation import Point
-from validate.prediction.quantities import Quantity
+from validate.prediction.quantities import Point, Quantity
 
 Array = npt.NDArray[np.float64]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PER_RUN = (
     ("wait", "wait"),
+    ("wait for the losses", "wait, losses"),
     ("spike from onset", "spike x²"),
     ("loss rise from onset", "loss rise"),
     ("variance ahead", "x² ahead"),

@@ -3,6 +3,12 @@
 Which direction? Before the onset the unstable direction is the top eigenvector (of the study's start, held fixed), and
 the bounce has not risen above rounding; after it it is the direction of the bounce (`validate.claims.bounce`).
 Displacement, λ, a and b are along the one up to the first measurement after the onset, along the other from it on.
+
+When has the oscillation set in? In map (2) of `theory.reduced_map`, y' = y + η (a − b x²/2), the size of x alone says
+when it acts back on the sharpness: at x² = 2a/b it stops its rise. `ReducedMap.wait` is the time until |x| is half of
+that, where the back action takes a quarter of the rise, so the onset is the step at which |x| gets there: measured on
+x itself, along the direction in which the iterate alternates, whichever eigenvector that is. The level is that of a
+and b at the start, so that prediction and measurement are about one number and nothing but x is taken from later steps.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from validate.claims.c02_onset import amplitude, onset_step
+from validate.claims.c02_onset import VISIBLE, amplitude, onset_step
 from validate.opposing_groups import alternating_part, group_gap, singular_pairs
 from validate.windows import Windows
 
@@ -41,8 +47,11 @@ class Trace:
         b: (m,) ‖∇⊥λ‖².
         bulk_excess: ηλ − 2 of the bulk's eigenvalues at the study's start (their median), for controls.
         bulk_x: (n, directions) alternating displacement along bulk eigenvectors held fixed, for controls.
-        onset: index in `steps` of the first step at which the leading pair's gap swings visibly (`visible_onset`); it
-            may lie before the study's start, and is None where there is none.
+        onset: index in `steps` of the first step at which |x| along the bounce is ½√(2a/b), with a and b of the start;
+            None where there is none, or no such level.
+        onset_size: |x| along the bounce at that step; NaN without one.
+        losses_onset: the same by losses: the first step at which the leading pair's gap swings visibly
+            (`visible_onset`); it may lie before the study's start.
         start: index in `measured` from whose measurements predictions are made: the first from the crossing of 2/η on.
     """
 
@@ -59,6 +68,8 @@ class Trace:
     bulk_excess: float
     bulk_x: Array
     onset: int | None
+    onset_size: float
+    losses_onset: int | None
     start: int
 
     @property
@@ -83,16 +94,19 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
     """The trace of a base run and its edge study."""
     lr, steps = edge.attrs["lr"], edge["edge_step"].values
     measured = np.searchsorted(steps, edge["edge_measured"].values)
-    onset = visible_onset(base, windows)
-    onset = None if onset is None else onset - int(steps[0])
-    later = measured[measured >= (len(steps) if onset is None else onset)]
-    after = np.arange(len(steps)) >= (later[0] if later.size else len(steps))
+    start = int(np.searchsorted(steps[measured], windows.crossing).clip(max=len(measured) - 1))
     fixed = smooth_free_displacement(edge["gradient_projection"].values, lr)
     bounce = kinematic_displacement(edge["gradient_along_bounce"].values, lr)
     bounce[measured] = np.nan
+    sizes = np.abs(bounce)
+    sizes[measured] = np.sqrt(edge["bounce_square"].values)
+    onset = first_at_least(sizes, linear_end(edge["a_across"].values[start:], edge["b"].values[start:]))
+    later = measured[measured >= (len(steps) if onset is None else onset)]
+    after = np.arange(len(steps)) >= (later[0] if later.size else len(steps))
     x = np.where(after, bounce, fixed[:, 0])
     square = x**2
     square[measured] = np.where(after[measured], edge["bounce_square"].values, square[measured])
+    visible = visible_onset(base, windows)
     losses = edge["loss"].values
     swing = np.full(len(steps), np.nan)
     swing[1:-1] = np.sqrt(np.mean(alternating_part(losses) ** 2, axis=1))
@@ -114,15 +128,39 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
         bulk_excess=float(lr * np.median(edge["eigenvalue"].values[1:]) - 2),
         bulk_x=fixed[:, 1:],
         onset=onset,
-        start=int(np.searchsorted(steps[measured], windows.crossing).clip(max=len(measured) - 1)),
+        onset_size=float("nan") if onset is None else float(sizes[onset]),
+        losses_onset=None if visible is None else visible - int(steps[0]),
+        start=start,
     )
+
+
+def linear_end(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Size ½√(2a/b) of x up to which the wait is predicted, of the first measurement with an edge; NaN without one.
+
+    >>> linear_end([-1.0, 2.0, 8.0], [1.0, 4.0, 4.0])
+    0.5
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    edge = np.flatnonzero((a > 0) & (b > 0))
+    return float(VISIBLE * np.sqrt(2 * a[edge[0]] / b[edge[0]])) if edge.size else float("nan")
+
+
+def first_at_least(sizes: Array, level: float) -> int | None:
+    """Index of the first of the sizes that is at least the level; NaN is below every level and above none.
+
+    >>> first_at_least(np.array([np.nan, 1.0, 2.0, 1.0]), 1.5)
+    2
+    """
+    reached = np.flatnonzero(sizes >= level)
+    return int(reached[0]) if reached.size else None
 
 
 def visible_onset(base: xr.Dataset, windows: Windows) -> int | None:
     """Step at which the leading pair's gap first swings half as much as once the oscillation stands.
 
     C2's rule, but for two things that a long wait asks for: the level is that of the second half of the edge, since the
-    first may pass in waiting, and the pair is chosen there. Steps from 130 before the crossing on are looked at.
+    first may pass in waiting, and the pair is chosen there. Steps from 130 before the crossing on are looked at. That
+    pair need not be the one that bounces first: its onset may come long after x has stopped growing.
     """
     pair = singular_pairs(base["loss"][windows.evaluate], count=1)[0]
     begin = windows.before.start

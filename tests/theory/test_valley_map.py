@@ -1,0 +1,86 @@
+"""Map (3) against descent in the whole space, and against map (2), whose approximations it takes back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import finite
+
+from theory.command_line import InputError
+from theory.reduced_map import ReducedMap
+from theory.valley_map import ValleyMap
+
+STEPS = 15
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    lr=finite(0.01, 0.2),
+    excess=finite(-0.3, 0.8),
+    cubic=finite(-3, 3),
+    quartic=finite(-3, 3),
+    x=finite(-0.1, 0.1),
+)
+def test_the_map_is_descent_in_the_valley(
+    seed: int, lr: float, excess: float, cubic: float, quartic: float, x: float
+) -> None:
+    """All six coordinates are stepped with the gradient of L; the map knows kernels and the slope along u alone."""
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(5, 5))
+    hessian = root @ root.T / (10 * lr)
+    g, slope_z = rng.normal(size=(2, 5))
+    sharpness = (2 + excess) / lr
+
+    def along(x: float) -> float:
+        return sharpness * x + cubic * x**2 / 2 + quartic * x**3 / 6
+
+    powers = [np.linalg.matrix_power(np.eye(5) - lr * hessian, j) for j in range(STEPS)]
+    valley = ValleyMap(lr, along, np.array([-g @ p @ slope_z for p in powers]), np.array([g @ p @ g for p in powers]))
+    xs, ys = valley.iterate(x)
+    z = np.zeros(5)
+    for t in range(STEPS + 1):
+        assert xs[t] == pytest.approx(x, rel=1e-8, abs=1e-12)
+        assert ys[t] == pytest.approx(g @ z, rel=1e-7, abs=1e-9)
+        # ∂ₓL = ℓ'(x) + x⟨g, z⟩,  ∂_zL = G + Hz + ½x² g
+        x, z = x - lr * (along(x) + x * (g @ z)), z - lr * (slope_z + hessian @ z + x**2 / 2 * g)
+
+
+@given(a=finite(0.1, 10), b=finite(0.1, 10), lr=finite(0.01, 0.1), x=finite(0.01, 1), excess=finite(-0.5, 1))
+def test_a_parabola_without_memory_is_the_reduced_map(a: float, b: float, lr: float, x: float, excess: float) -> None:
+    sharpness = (2 + excess) / lr
+    xs, ys = ValleyMap(lr, lambda x: sharpness * x, np.full(30, a), np.full(30, b)).iterate(x)
+    told, y = ReducedMap(a, b, lr).iterate(x, excess / lr, 30)
+    small = np.abs(told) < 1e3
+    np.testing.assert_allclose(xs[small], told[small], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose((ys + excess / lr)[small], y[small], rtol=1e-6, atol=1e-6)
+
+
+def test_softening_and_memory_move_the_peak_as_told() -> None:
+    """A softer cross-section stops the growth sooner; what springs back stops it later."""
+    lr, sharpness = 0.05, 2.5 / 0.05
+    ramp, constant = np.full(60, 4.0), np.full(60, 50.0)
+
+    def peak(quartic: float, back_action: np.ndarray) -> float:
+        return ValleyMap(lr, lambda x: sharpness * x + quartic * x**3, ramp, back_action).peak_square(1e-3)
+
+    plain = peak(0.0, constant)
+    assert peak(-20.0, constant) < 0.9 * plain
+    assert peak(0.0, np.concatenate([constant[:1], constant[1:] / 3])) > 1.3 * plain
+    # Against a spike slow enough to have the closed form's height.
+    slow = ValleyMap(0.01, lambda x: 200 * x, np.full(400, 10.0), np.full(400, 2.0)).peak_square(0.1)
+    assert slow == pytest.approx(float(ReducedMap(10.0, 2.0, 0.01).spike(0.1).height), rel=0.02)
+
+
+def test_an_orbit_that_diverges_or_never_peaks_has_no_peak() -> None:
+    assert np.isnan(ValleyMap(0.1, lambda x: 30 * x, np.zeros(60), np.zeros(60)).peak_square(1.0))
+    assert np.isnan(ValleyMap(0.1, lambda x: 21 * x, np.zeros(9), np.zeros(9)).peak_square(1.0))
+    assert np.isinf(ValleyMap(0.1, lambda x: 60 * x, np.zeros(60), np.zeros(60)).iterate(1.0)[0][-1])
+
+
+def test_bad_kernels_are_named() -> None:
+    with pytest.raises(InputError, match=r"drive has shape \(3,\), back_action \(2,\)"):
+        ValleyMap(0.1, lambda x: x, np.zeros(3), np.zeros(2))
+    with pytest.raises(InputError, match="lr"):
+        ValleyMap(0.0, lambda x: x, np.zeros(3), np.zeros(3))
