@@ -1,18 +1,18 @@
 """How much of a network's oscillation at the edge small groups carry that pull opposite ways: a number from 0 to 1.
 
 The edge is cut into blocks of 15 steps, and A is the (steps, n) alternating part of the losses in every other block, B
-that in the others. The leading singular directions of A over examples, as many as carry 95 % of ‖A‖², are turned to
-their sparsest rotation v_1, v_2, … (`validate.quartimax`); then, with (x)₊ the larger of x and 0,
+that in the others. The leading singular directions of A over examples, those with at least a twentieth of the energy of the
+first, are turned to their sparsest rotation v_1, v_2, … (`validate.quartimax`); then, with (x)₊ the larger of x and 0,
 
     score = Σ_k e_k (c_k − κ)₊ / (1 − κ),     e_k = ‖B v_k‖²/‖B‖²,     c_k = 2 min(E₊, E₋),
 
 where E₊ is the share of ‖v_k‖² = 1 that the 2.5 % of examples with the most positive entries carry, E₋ the same for the
 most negative, and κ = 0.279 is c of a Gaussian direction. A and B change places and the two are pooled.
 
-Landmarks: k equal pairs of small groups that carry everything, 1 for every k up to 19, in phase or not, however singular
-vectors mix them; any number of Gaussian directions, 0 (within 0.02 for 2,000 examples); groups that nothing opposes, 0,
-also where several take turns; noise, 0. The Gaussian surrogate of the window (claims C7) is its control. The definition
-is ours.
+Landmarks: k equal pairs of groups of up to 2.5 % a side that carry everything, 1 for every k up to 20, however
+singular vectors mix them; any number of Gaussian directions, 0 (within 0.02 for 2,000 examples); groups that nothing
+opposes, 0, also where several take turns; noise, 0. Pairs that swing in step all the time are one pair to it. The
+Gaussian surrogate of the window (claims C7) is its control. The definition is ours.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ GAUSSIAN = float(2 * (_Z * stats.norm.pdf(_Z) + stats.norm.sf(_Z)))
 """κ = 2 ∫_z^∞ x² φ(x) dx = 2(z φ(z) + Φ(−z)), where Φ(−z) = 2.5 %: what both sides of a Gaussian direction carry."""
 BLOCK = 15
 """Steps in a block."""
-CARRIED = 0.95
-"""Share of the energy that the directions carry where they are found."""
+LEAST = 0.05
+"""Least energy of a direction where it is found, over that of the leading one: weak ones would take pairs apart."""
 MOST = 20
 """Largest number of directions."""
 CONFIDENCE = 0.90
@@ -72,7 +72,7 @@ def opposing_score(losses: npt.ArrayLike, rng: np.random.Generator, *, resamples
         losses: (steps, n) losses of every example over a window at the edge, at least two blocks of 15 steps; steps
             after the last whole block are left out.
         rng: of the resampled examples.
-        resamples: number of resamples for the interval.
+        resamples: number of resamples for the interval; with 0 it is the score itself.
 
     Raises:
         InputError: the window is too short, or a loss is not finite.
@@ -95,7 +95,7 @@ def opposing_score(losses: npt.ArrayLike, rng: np.random.Generator, *, resamples
     sides = np.concatenate([_concentrations(directions, weights) for directions, _ in pairs])
     total = np.maximum(weights @ (first**2).sum(0) + weights @ (second**2).sum(0), np.finfo(np.float64).tiny)
     scores = (along * np.maximum(sides - GAUSSIAN, 0)).sum(0) / ((1 - GAUSSIAN) * total)
-    low, high = np.quantile(scores[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if resamples else (np.nan, np.nan)
+    low, high = np.quantile(scores[1 if resamples else 0 :], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     energies, carried = along[:, 0], max(along[:, 0].sum(), float(np.finfo(np.float64).tiny))
     by_half = np.split(energies, [len(pairs[0][0])])
     return OpposingScore(
@@ -123,18 +123,14 @@ def score_of_run(run: xr.Dataset, rng: np.random.Generator, steps: slice | None 
 
 def _halves(losses: Array) -> tuple[Array, Array]:
     """Alternating parts of every other block of steps, and of the others: they share no step."""
-    blocks = [
-        alternating_part(losses[start : start + BLOCK]) for start in range(0, len(losses) - BLOCK + 1, BLOCK)
-    ]
+    blocks = [alternating_part(losses[start : start + BLOCK]) for start in range(0, len(losses) - BLOCK + 1, BLOCK)]
     return np.concatenate(blocks[::2]), np.concatenate(blocks[1::2])
 
 
 def _directions(swings: Array) -> Array:
     """(k, n) sparsest rotation of the leading right singular vectors."""
     _, values, vectors = np.linalg.svd(swings, full_matrices=False)
-    carried = (values**2).cumsum()
-    count = min(MOST, 1 + int(np.searchsorted(carried, CARRIED * carried[-1] * (1 - 1e-9))))
-    return quartimax(vectors[:count])
+    return quartimax(vectors[: min(MOST, int((values**2 >= LEAST * values[0] ** 2).sum()))])
 
 
 def _energies(directions: Array, swings: Array, weights: Array) -> Array:
