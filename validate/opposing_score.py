@@ -1,8 +1,8 @@
 """How much of a network's oscillation at the edge small groups carry that pull opposite ways: a number from 0 to 1.
 
 The edge is cut into blocks of 15 steps, and A is the (steps, n) alternating part of the losses in every other block, B
-that in the others. The leading singular directions of A over examples, those with at least a twentieth of the energy of the
-first, are turned to their sparsest rotation v_1, v_2, … (`validate.quartimax`); then, with (x)₊ the larger of x and 0,
+that in the others. The leading singular directions of A over examples, those with at least a twentieth of the first's
+energy, are turned to their sparsest rotation v_1, v_2, … (`validate.quartimax`); then, with (x)₊ the larger of x and 0,
 
     score = Σ_k e_k (c_k − κ)₊ / (1 − κ),     e_k = ‖B v_k‖²/‖B‖²,     c_k = 2 min(E₊, E₋),
 
