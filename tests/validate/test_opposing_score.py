@@ -90,6 +90,18 @@ def test_groups_that_nothing_opposes_score_nothing_also_where_they_take_turns(co
         assert score(swings((first - second)[None])).score == pytest.approx(1.0)
 
 
+def test_examples_that_all_swing_together_score_nothing_however_few() -> None:
+    """Of two examples each is the extreme of a side; they have to have opposite signs."""
+    assert score(swings(np.array([[1.0, 1.0]]))).score == 0.0
+    assert score(swings(np.array([[1.0, -1.0]]))).score == pytest.approx(1.0)
+
+
+def test_resampled_scores_of_a_pair_stay_below_one() -> None:
+    """A resample holds more of one group than of the other, and never more energy than there is."""
+    low, high = score(swings(pairs(1, 5, 400, np.random.default_rng(0))), 200).interval
+    assert 0.1 < low < high <= 1 + 1e-9
+
+
 def test_noise_scores_nothing_heavy_tails_and_all() -> None:
     rng = np.random.default_rng(0)
     assert score(rng.normal(size=(90, 1000))).score < 0.01

@@ -55,7 +55,7 @@ def test_a_run_without_a_score_says_why(crossing: int | None, words: str) -> Non
     if not words:
         # The planted pair is found, and its control is not; the loss is that of the 150 steps scored.
         assert found.score is not None
-        assert found.score.score > 0.5
+        assert found.score.score > 0.25
         assert found.surrogate < 0.1
         assert found.edge_loss == pytest.approx(np.median(run(crossing)["loss"].values[200:350].mean(1)))
         assert f"| {found.surrogate:.2f} | {found.edge_loss:.2f} | 200 | 1.10 |" in row
