@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from validate.anchored_scores import score_json
 from validate.cifar10 import CLASSES, Images
 from validate.claims import NetworkEvidence
 from validate.claims.c04_opposite_phase import same_label_phase
@@ -75,9 +76,7 @@ def _of_seed(evidence: NetworkEvidence, images: Images) -> dict[str, Any]:
 def _score_json(evidence: NetworkEvidence) -> dict[str, Any] | None:
     """The opposing-signal score of a seed's run, with its interval over resampled examples."""
     score = score_of_run(evidence.run, np.random.default_rng(evidence.seed))
-    if score is None:
-        return None
-    return {"score": score.score, "interval_90": list(score.interval), "energy_share": score.energy}
+    return None if score is None else score_json(score)
 
 
 def _pair_json(pair: OpposingPair, images: Images) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import xarray as xr
+
 from sim import choose_device
 from sim.device import describe_device
 from sim.distributed import is_first
@@ -20,10 +22,11 @@ from validate.network_run import NetworkConfig
 from validate.presets import preset_named
 from validate.roles import Setting, beside
 from validate.score_anchors import DATA_SETS
+from validate.scores_at_equal_loss import EqualLoss, at_equal_loss
 
 SEEDS = 3
 LARGER = 1.6
-"""The second step size over the preset's: scores compare at one step size only (docs/edge_study.md)."""
+"""The second step size over the preset's: how far scores depend on it (docs/score.md)."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,30 @@ def score_job(config: ScoreConfig) -> int:
     store = Store(config.runs, images, device, config.force)
     print(f"opposing signals, scores, preset {config.preset}, {describe_device(device)}")
     found: list[ScoredRun] = []
+    compared: list[EqualLoss | None] = []
     for kind, setting in settings.items():
+        real: dict[tuple[float, int], xr.Dataset] = {}
         for lr in _step_sizes(setting, config):
-            for name in config.images:
+            for name in sorted(
+                config.images, key=lambda name: name != "real"
+            ):  # the others are compared with real ones
                 for seed in setting.seeds:
                     run = store.obtain(_run(setting.base(seed), name, lr), None)
                     print(f"  {network_line(run)}", flush=True)
-                    found.append(score_run(kind, name, seed, run.data.load()))
+                    data = run.data[["loss", "sharpness_iterate"]].load()
+                    found.append(score_run(kind, name, seed, data))
+                    reference = real.get((lr if name != "real" else _step_sizes(setting, config)[0], seed))
+                    if reference is not None:
+                        compared.append(at_equal_loss(kind, name, lr, seed, reference, data))
+                    if name == "real":
+                        real[lr, seed] = data
     if not is_first():  # under torchrun, the first rank reports
         return 0
-    write_durably(config.report / "score.json", (json.dumps(as_json(found), indent=2, allow_nan=False) + "\n").encode())
-    write_durably(config.report / "score.md", page(found).encode())
-    print(f"\n{page(found)}\n{config.report / 'score.md'} and score.json written")
+    pairs = [pair for pair in compared if pair is not None]
+    written = json.dumps(as_json(found, pairs), indent=2, allow_nan=False) + "\n"
+    write_durably(config.report / "score.json", written.encode())
+    write_durably(config.report / "score.md", page(found, pairs).encode())
+    print(f"\n{page(found, pairs)}\n{config.report / 'score.md'} and score.json written")
     return 0
 
 

@@ -20,6 +20,7 @@ from validate.claims import CLAIMS, Bound, Claim, Evidence, NetworkEvidence, jud
 from validate.claims_job import ClaimsConfig, claims_job, claims_named, describe
 from validate.edge_probe import EdgeMeasurements
 from validate.network_run import NetworkConfig
+from validate.opposing_score import GAUSSIAN
 from validate.plan import make_plan, roles_needed
 from validate.presets import PRESETS, Preset
 from validate.report import write_report
@@ -265,7 +266,7 @@ def test_images_and_steps_of_the_plan_are_those_given(tmp_path: Path, capsys: py
 
 
 def test_the_report_has_the_groups_their_stability_and_the_score_of_a_run_at_the_edge(tmp_path: Path) -> None:
-    """Images 7 and 150 swing against each other, 7 more: the score is twice the smaller one's share of the squares."""
+    """Images 7 and 150 swing against each other, 7 more: the smaller one's share counts."""
     steps, n = 400, 2000
     direction = np.zeros(n)
     direction[[7, 150]] = 1.0, -0.5
@@ -277,8 +278,9 @@ def test_the_report_has_the_groups_their_stability_and_the_score_of_a_run_at_the
     seen = Evidence([NetworkEvidence(3, {"base": data}, find_windows(data))], kind="mlp")
     write_report(tmp_path, Report("tiny", [NetworkPart(seen, NetworkConfig(), load_embedded())], [], []))
     (group,) = json.loads((tmp_path / "report.json").read_text())["groups"]
-    # 2 · 0.25/1.25, of an energy share of 1
-    assert group["opposing_score"]["score"] == pytest.approx(0.4, abs=0.01)
+    # c = 2 · 0.25/1.25, of an energy share of 1
+    assert group["opposing_score"]["concentration"] == pytest.approx(0.4, abs=0.01)
+    assert group["opposing_score"]["score"] == pytest.approx((0.4 - GAUSSIAN) / (1 - GAUSSIAN), abs=0.01)
     assert group["opposing_score"]["energy_share"] == pytest.approx(1.0, abs=0.01)
     pair = group["singular_pairs"][0]
     assert {pair["positive"][0], pair["negative"][0]} == {7, 150}

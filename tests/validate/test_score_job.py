@@ -20,11 +20,12 @@ from validate.opposing_score import OpposingScore
 from validate.presets import PRESETS, Preset
 from validate.roles import Setting
 from validate.score_job import ScoreConfig, _step_sizes, score_job
+from validate.scores_at_equal_loss import EqualLoss
 
 
 def scored(data: str, seed: int, score: float | None, lr: float = 0.05) -> ScoredRun:
-    of = None if score is None else OpposingScore(score, (score - 0.05, score + 0.05), 0.5, 0.3, 0.4)
-    return ScoredRun("mlp", data, lr, seed, 420, None if score is None else 200, 1.1, 0.4, of)
+    of = None if score is None else OpposingScore(score, (score - 0.05, score + 0.05), 0.9, 0.55, 2.3)
+    return ScoredRun("mlp", data, lr, seed, 420, None if score is None else 200, 1.1, 0.4, 0.7, of, 0.01)
 
 
 def run(crossing: int | None, steps: int = 400) -> xr.Dataset:
@@ -50,21 +51,41 @@ def test_a_run_without_a_score_says_why(crossing: int | None, words: str) -> Non
     assert found.highest == pytest.approx(0.85 if crossing is None else 1.1)
     row = next(line for line in page([found]).splitlines() if line.startswith("| mlp | gaussian | 0.05 | 3 |"))
     assert (words or f"{found.score.score:.2f} (") in row  # type: ignore[union-attr]
+    assert row.count("|") == page([found]).count("| largest ηλ/2 |") * 13
+    if not words:
+        # The planted pair is found, and its control is not; the loss is that of the 150 steps scored.
+        assert found.score is not None
+        assert found.score.score > 0.25
+        assert found.surrogate < 0.1
+        assert found.edge_loss == pytest.approx(np.median(run(crossing)["loss"].values[200:350].mean(1)))
+        assert f"| {found.surrogate:.2f} | {found.edge_loss:.2f} | 200 | 1.10 |" in row
+    else:
+        assert np.isnan([found.surrogate, found.edge_loss]).all()
 
 
 def test_means_and_differences_are_over_seeds_that_have_a_score() -> None:
     runs = [scored("real", seed, 0.2 + 0.1 * seed) for seed in range(3)]
     runs += [scored("gaussian", seed, 0.1 if seed else None) for seed in range(3)]
     runs += [scored("gaussian", seed, 0.05, lr=0.08) for seed in range(3)]
+    runs += [scored("real", seed, 0.15 + 0.1 * seed, lr=0.08) for seed in range(3)]
+    pairs = [EqualLoss("mlp", "gaussian", 0.05, seed, 0.4, 0.5 + 0.1 * seed, 0.3) for seed in (1, 2)]
     assert difference(runs, "mlp", 0.05, "gaussian") == pytest.approx([0.2, 0.3])
     assert difference(runs, "mlp", 0.05, "shuffled") == ()
-    assert difference(runs, "mlp", 0.08, "gaussian") == ()
-    words = page(runs)
-    assert "| mlp | real | 0.05 | 3 of 3 | 0.3 [0.131, 0.469] | – |" in words
-    assert "| mlp | gaussian | 0.05 | 2 of 3 | 0.1 | 0.25 [-0.0657, 0.566], 2 seeds |" in words
-    of = {(r["lr"], r["images"]): r["values"] for r in as_json(runs)["real_less"]}
-    assert of[0.05, "gaussian"] == pytest.approx([0.2, 0.3])
-    assert of[0.08, "gaussian"] == []
+    assert difference(runs, "mlp", 0.05, "real") == ()
+    # An anchor is compared at its own step size, real images with those at the first.
+    assert difference(runs, "mlp", 0.08, "gaussian") == pytest.approx([0.1, 0.2, 0.3])
+    assert difference(runs, "mlp", 0.08, "real") == pytest.approx([0.05] * 3)
+    assert difference(runs[3:6], "mlp", 0.05, "gaussian") == ()
+    words = page(runs, pairs)
+    assert "| mlp | real | 0.05 | 3 of 3 | 0.3 [0.131, 0.469] | – | – |" in words
+    assert (
+        "| mlp | gaussian | 0.05 | 2 of 3 | 0.1 | 0.25 [-0.0657, 0.566], seeds: 2 | 0.35 [0.0343, 0.666], seeds: 2 |"
+    ) in words
+    of = {(r["lr"], r["images"]): r for r in as_json(runs, pairs)["reference_less"]}
+    assert of[0.05, "gaussian"]["values"] == pytest.approx([0.2, 0.3])
+    assert of[0.05, "gaussian"]["at_equal_loss"] == pytest.approx([0.3, 0.4])
+    assert of[0.08, "real"]["reference_lr"] == 0.05
+    assert (0.05, "real") not in of
 
 
 def test_the_command_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
