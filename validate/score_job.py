@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
@@ -76,9 +76,8 @@ def score_job(config: ScoreConfig) -> int:
     for kind, setting in settings.items():
         real: dict[tuple[float, int], xr.Dataset] = {}
         for lr in _step_sizes(setting, config):
-            for name in sorted(
-                config.images, key=lambda name: name != "real"
-            ):  # the others are compared with real ones
+            # Real ones first: the others are compared with them.
+            for name in sorted(config.images, key=lambda name: name != "real"):
                 for seed in setting.seeds:
                     run = store.obtain(_run(setting.base(seed), name, lr), None)
                     print(f"  {network_line(run)}", flush=True)
@@ -115,8 +114,4 @@ def _with_choices(setting: Setting, config: ScoreConfig) -> Setting:
     """The setting with the seeds and the number of steps given; step sizes are checked here too."""
     for lr in config.lr or ():
         require_positive("--lr", lr)
-    setting = with_choices(setting, config.seeds or setting.seeds[:SEEDS], None)
-    if config.steps is None:
-        return setting
-    require_positive("--steps", config.steps)
-    return replace(setting, network=replace(setting.network, steps=config.steps))
+    return with_choices(setting, config.seeds or setting.seeds[:SEEDS], None, steps=config.steps)
