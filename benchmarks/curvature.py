@@ -1,19 +1,17 @@
-"""Curvature of a 3072-200-200-10 ReLU network: cost of products, products a refresh, SciPy, peak memory.
+"""Curvature of a 3072-200-200-10 ReLU network: cost of products, products a refresh, SciPy.
 
-``python benchmarks/curvature.py [cost] [refresh] [memory]`` prints all tables or those named, in about five minutes.
-Times are the best of several, ratios of times measured side by side; OMP_NUM_THREADS sets the threads. ``cost`` and
-``memory`` take random data, ``refresh`` the embedded images. Peak memory is read from Linux's /proc.
+``python benchmarks/curvature.py [cost] [refresh]`` prints both tables or the one named, in some minutes. Times are the
+best of several, ratios of times measured side by side; OMP_NUM_THREADS sets the threads. ``cost`` takes random data,
+``refresh`` the embedded images. Peak memory: benchmarks/product_memory.py.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,7 +43,6 @@ EXAMPLES = 2000
 LR, STEPS = 0.05, 420
 EDGE = 250  # from this step on, the run is at the edge of stability, 2/η
 RESIDUAL = 1e-2  # of the rule before, and of the comparison with SciPy
-MIB = 2**20
 
 
 def random_objective(n: int) -> MeanLoss:
@@ -272,39 +269,8 @@ def against_scipy(objective: MeanLoss, parameters: list[Tensor], start: Tensor |
         print(f"  {name:44}{products:8}{value:15.4f}{residual:10.1e}{seconds / times[0]:12.1f}")
 
 
-def peak(n: int, bound: int, queue: multiprocessing.Queue) -> None:
-    """Runs in a process of its own: peak resident memory of building an operator and two products above the data's."""
-    objective = random_objective(n)
-    vectors = torch.randn(2, sum(p.numel() for p in objective.network.parameters()))
-    objective.gradient(list(objective.network.parameters()), chunk=100)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = _high_water()
-    operator = MeanLossHessian(objective, memory=bound)
-    operator.matmat(vectors)
-    queue.put((operator.chunk, operator.kept, operator.rebuilt, _high_water() - before))
-
-
-def _high_water() -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-def memory() -> None:
-    print("\npeak memory of the graphs and two products, above data, parameters and vectors")
-    print("  examples   bound MiB   chunk   kept   rebuilt   peak MiB")
-    context = multiprocessing.get_context("spawn")
-    for n in (EXAMPLES, 4 * EXAMPLES, 8 * EXAMPLES):
-        for bound in (16, 64, 1024):
-            queue = context.Queue()
-            process = context.Process(target=peak, args=(n, bound * MIB, queue))
-            process.start()
-            chunk, kept, rebuilt, high = queue.get()
-            process.join()
-            print(f"  {n:8}{bound:12}{chunk:8}{kept:7}{rebuilt:10}{high / MIB:11.0f}")
-
-
 if __name__ == "__main__":
-    tables = {"cost": cost, "refresh": refresh, "memory": memory}
+    tables = {"cost": cost, "refresh": refresh}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; GPU not measured")
     for name in sys.argv[1:] or tables:
         tables[name]()
