@@ -35,6 +35,7 @@ from sim.curvature import (
     top_eigenpairs,
 )
 from sim.curvature.mean_loss import unflatten
+from sim.curvature.scouting import BFLOAT16_NOISE, Scout
 from sim.networks import layer_of_parameter
 from validate.cifar10 import load_embedded, standardise
 
@@ -115,6 +116,7 @@ class Refreshed:
     place: str
     every: int
     tracker: EigenpairTracker
+    scouted: bool
     found: list[tuple[Eigenpairs, float, float]] = field(default_factory=list)  # errors of value and largest share
 
 
@@ -125,11 +127,17 @@ def refresh() -> None:
     parameters = [p.detach().clone() for p in objective.network.parameters()]
     # At the edge iterates have period two: an odd number of steps apart they lie on opposite sides of the valley.
     all_ = [
-        Refreshed(place, every, EigenpairTracker(torch.Generator().manual_seed(0), **options))
+        Refreshed(place, every, EigenpairTracker(torch.Generator().manual_seed(0), **options), scouted)
         for place in ("iterate", "midpoint")
-        for every, options in ((10, {}), (4, {}), (10, {"criterion": "residual", "tolerance": RESIDUAL}))
+        for every, scouted, options in (
+            (10, False, {}),
+            (4, False, {}),
+            (10, False, {"criterion": "residual", "tolerance": RESIDUAL}),
+            (10, True, {}),
+            (4, True, {}),
+        )
     ]
-    converged = Converged(objective)
+    converged, coarse, coarse_spent = Converged(objective), objective.in_bfloat16(), [0] * len(all_)
     for step in range(STEPS + 1):
         parts = unflatten(objective.gradient(parameters), parameters)
         for place, shift in (("iterate", 0.0), ("midpoint", LR / 2)):
@@ -137,7 +145,12 @@ def refresh() -> None:
             if due:
                 point = [p - shift * g for p, g in zip(parameters, parts, strict=True)]
                 operator = MeanLossHessian(objective, point)
-                pairs = [one.tracker.refresh(operator) for one in due]
+                scouts = [Scout(MeanLossHessian(coarse, point), BFLOAT16_NOISE)]
+                before = [one.tracker.scouted for one in all_]
+                pairs = [one.tracker.refresh(operator, scouts if one.scouted else ()) for one in due]
+                if step >= EDGE:
+                    spent = [one.tracker.scouted - start for one, start in zip(all_, before, strict=True)]
+                    coarse_spent = [a + b for a, b in zip(coarse_spent, spent, strict=True)]
             if due and step >= EDGE:
                 value, shares = converged.at(place, step, operator, point)
                 for one, found in zip(due, pairs, strict=True):
@@ -147,12 +160,13 @@ def refresh() -> None:
     print(
         f"\nproducts a refresh at the edge (descent on {len(x)} images, steps {EDGE} to {STEPS}), without and with the"
     )
-    print("refreshes that verify, every 25th; errors are against pairs of residual 1e-3")
+    print("refreshes that verify, every 25th; errors are against pairs of residual 1e-3; coarse products, in bfloat16,")
+    print("choose directions and verify, where the last column is not 0")
     print(
         "  place     every  criterion           mean  max   all, mean    value error: max   median   estimate, median"
-        "   residual, median   share moved by: max   median"
+        "   residual, median   share moved by: max   median   and coarse products, mean"
     )
-    for one in all_:
+    for one, in_bfloat16 in zip(all_, coarse_spent, strict=True):
         plain = [pairs.products for pairs, _, _ in one.found if not pairs.verified]
         every_one = [pairs.products for pairs, _, _ in one.found]
         errors, moved = [f[1] for f in one.found], [f[2] for f in one.found]
@@ -164,6 +178,7 @@ def refresh() -> None:
             f"{statistics.mean(plain):8.2f}{max(plain):5}{statistics.mean(every_one):12.2f}"
             f"{max(errors):19.1e}{statistics.median(errors):9.1e}{statistics.median(estimates):19.1e}"
             f"{statistics.median(residuals):19.1e}{max(moved):22.4f}{statistics.median(moved):9.4f}"
+            f"{in_bfloat16 / len(one.found):27.2f}"
         )
     converged.report()
     last = next(one for one in all_ if one.place == "midpoint").tracker.recycled
