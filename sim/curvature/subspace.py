@@ -105,10 +105,10 @@ class Subspace:
         self.filled = begin + count
         new = self._basis[: self.filled] @ self._images[begin : self.filled].T
         both = torch.cat([self._basis[begin : self.filled], self._images[begin : self.filled]])
-        inside, across = (self.beside @ both.T).split(count, 1)
+        inside, across = torch.split(self.beside @ both.T, count, 1)
         report = torch.cat([new, inside, across, torch.stack(left)[None]]).double().cpu()  # the round's first wait
         self.finite = bool(torch.isfinite(report).all())
-        new, inside, across, left_ = report.split([self.filled, len(inside), len(across), 1])
+        new, inside, across, left_ = torch.split(report, [self.filled, len(inside), len(across), 1])
         self.inside, self.across = torch.cat([self.inside, inside], 1), torch.cat([self.across, across], 1)
         self._take_in(new, begin)
         good = [j for j in range(count) if left_[0, j] > _DEPENDENT * torch.finfo(rows.dtype).eps]

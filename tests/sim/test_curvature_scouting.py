@@ -78,7 +78,8 @@ def test_a_scout_verifies_for_the_exact_search() -> None:
     for verify_every in (4, 0):
         tracker, values = EigenpairTracker(_generator(), verify_every=verify_every, guard_every=0), []
         for i, inner in enumerate(_drifting(2, 8)):
-            matrix = torch.block_diag(torch.tensor([[20.0 if i < 4 else 60.0]], dtype=torch.float64), inner)
+            matrix = torch.zeros(301, 301, dtype=torch.float64)
+            matrix[0, 0], matrix[1:, 1:] = 20.0 if i < 4 else 60.0, inner
             if i:
                 assert tracker.recycled is not None
                 tracker.recycled.vectors[:, 0] *= float(i > 4)
