@@ -212,6 +212,8 @@ class SharpnessProbe:
         return self._over_ranks(objective, parameters), scouts
 
     def _scouts_in_bfloat16(self) -> bool:
+        if next(self.network.parameters()).dtype != torch.float32:
+            return False  # automatic mixed precision leaves weights in float64 as they are
         if self.scouting == "auto":
             return is_all_matrix_products(self.network) and bfloat16_is_quick(self.inputs.device)
         return self.scouting == "always"

@@ -184,3 +184,12 @@ def test_convolutions_and_norms_are_not_matrix_products_alone() -> None:
     assert is_all_matrix_products(mlp([4, 3, 2], "relu", seed=0))
     assert not is_all_matrix_products(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2)))
     assert not is_all_matrix_products(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
+
+
+def test_a_network_in_float64_is_measured_without_a_search_in_bfloat16() -> None:
+    network, x, y = _problem()
+    probe = SharpnessProbe(network.double(), x.double(), y, 0.3, scouting="always")
+    parameters = [p.detach() for p in network.parameters()]
+    probe(0, parameters, parameters)
+    assert probe.dataset()["converged_iterate"].all()
+    assert probe._trackers["iterate"].scouted == 0
