@@ -1,19 +1,17 @@
-"""Curvature of a 3072-200-200-10 ReLU network: cost of products, products a refresh, SciPy, peak memory.
+"""Curvature of a 3072-200-200-10 ReLU network: cost of products, products a refresh, SciPy.
 
-``python benchmarks/curvature.py [cost] [refresh] [memory]`` prints all tables or those named, in about five minutes.
-Times are the best of several, ratios of times measured side by side; OMP_NUM_THREADS sets the threads. ``cost`` and
-``memory`` take random data, ``refresh`` the embedded images. Peak memory is read from Linux's /proc.
+``python benchmarks/curvature.py [cost] [refresh]`` prints both tables or the one named, in some minutes. Times are the
+best of several, ratios of times measured side by side; OMP_NUM_THREADS sets the threads. ``cost`` takes random data,
+``refresh`` the embedded images. Peak memory: benchmarks/product_memory.py.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,6 +35,7 @@ from sim.curvature import (
     top_eigenpairs,
 )
 from sim.curvature.mean_loss import unflatten
+from sim.curvature.scouting import BFLOAT16_NOISE, Scout
 from sim.networks import layer_of_parameter
 from validate.cifar10 import load_embedded, standardise
 
@@ -45,7 +44,6 @@ EXAMPLES = 2000
 LR, STEPS = 0.05, 420
 EDGE = 250  # from this step on, the run is at the edge of stability, 2/η
 RESIDUAL = 1e-2  # of the rule before, and of the comparison with SciPy
-MIB = 2**20
 
 
 def random_objective(n: int) -> MeanLoss:
@@ -118,6 +116,7 @@ class Refreshed:
     place: str
     every: int
     tracker: EigenpairTracker
+    scouted: bool
     found: list[tuple[Eigenpairs, float, float]] = field(default_factory=list)  # errors of value and largest share
 
 
@@ -128,11 +127,17 @@ def refresh() -> None:
     parameters = [p.detach().clone() for p in objective.network.parameters()]
     # At the edge iterates have period two: an odd number of steps apart they lie on opposite sides of the valley.
     all_ = [
-        Refreshed(place, every, EigenpairTracker(torch.Generator().manual_seed(0), **options))
+        Refreshed(place, every, EigenpairTracker(torch.Generator().manual_seed(0), **options), scouted)
         for place in ("iterate", "midpoint")
-        for every, options in ((10, {}), (4, {}), (10, {"criterion": "residual", "tolerance": RESIDUAL}))
+        for every, scouted, options in (
+            (10, False, {}),
+            (4, False, {}),
+            (10, False, {"criterion": "residual", "tolerance": RESIDUAL}),
+            (10, True, {}),
+            (4, True, {}),
+        )
     ]
-    converged = Converged(objective)
+    converged, coarse, coarse_spent = Converged(objective), objective.in_bfloat16(), [0] * len(all_)
     for step in range(STEPS + 1):
         parts = unflatten(objective.gradient(parameters), parameters)
         for place, shift in (("iterate", 0.0), ("midpoint", LR / 2)):
@@ -140,7 +145,12 @@ def refresh() -> None:
             if due:
                 point = [p - shift * g for p, g in zip(parameters, parts, strict=True)]
                 operator = MeanLossHessian(objective, point)
-                pairs = [one.tracker.refresh(operator) for one in due]
+                scouts = [Scout(MeanLossHessian(coarse, point), BFLOAT16_NOISE)]
+                before = [one.tracker.scouted for one in all_]
+                pairs = [one.tracker.refresh(operator, scouts if one.scouted else ()) for one in due]
+                if step >= EDGE:
+                    spent = [one.tracker.scouted - start for one, start in zip(all_, before, strict=True)]
+                    coarse_spent = [a + b for a, b in zip(coarse_spent, spent, strict=True)]
             if due and step >= EDGE:
                 value, shares = converged.at(place, step, operator, point)
                 for one, found in zip(due, pairs, strict=True):
@@ -150,12 +160,13 @@ def refresh() -> None:
     print(
         f"\nproducts a refresh at the edge (descent on {len(x)} images, steps {EDGE} to {STEPS}), without and with the"
     )
-    print("refreshes that verify, every 25th; errors are against pairs of residual 1e-3")
+    print("refreshes that verify, every 25th; errors are against pairs of residual 1e-3; coarse products, in bfloat16,")
+    print("choose directions and verify, where the last column is not 0")
     print(
         "  place     every  criterion           mean  max   all, mean    value error: max   median   estimate, median"
-        "   residual, median   share moved by: max   median"
+        "   residual, median   share moved by: max   median   and coarse products, mean"
     )
-    for one in all_:
+    for one, in_bfloat16 in zip(all_, coarse_spent, strict=True):
         plain = [pairs.products for pairs, _, _ in one.found if not pairs.verified]
         every_one = [pairs.products for pairs, _, _ in one.found]
         errors, moved = [f[1] for f in one.found], [f[2] for f in one.found]
@@ -167,6 +178,7 @@ def refresh() -> None:
             f"{statistics.mean(plain):8.2f}{max(plain):5}{statistics.mean(every_one):12.2f}"
             f"{max(errors):19.1e}{statistics.median(errors):9.1e}{statistics.median(estimates):19.1e}"
             f"{statistics.median(residuals):19.1e}{max(moved):22.4f}{statistics.median(moved):9.4f}"
+            f"{in_bfloat16 / len(one.found):27.2f}"
         )
     converged.report()
     last = next(one for one in all_ if one.place == "midpoint").tracker.recycled
@@ -272,39 +284,8 @@ def against_scipy(objective: MeanLoss, parameters: list[Tensor], start: Tensor |
         print(f"  {name:44}{products:8}{value:15.4f}{residual:10.1e}{seconds / times[0]:12.1f}")
 
 
-def peak(n: int, bound: int, queue: multiprocessing.Queue) -> None:
-    """Runs in a process of its own: peak resident memory of building an operator and two products above the data's."""
-    objective = random_objective(n)
-    vectors = torch.randn(2, sum(p.numel() for p in objective.network.parameters()))
-    objective.gradient(list(objective.network.parameters()), chunk=100)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = _high_water()
-    operator = MeanLossHessian(objective, memory=bound)
-    operator.matmat(vectors)
-    queue.put((operator.chunk, operator.kept, operator.rebuilt, _high_water() - before))
-
-
-def _high_water() -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-def memory() -> None:
-    print("\npeak memory of the graphs and two products, above data, parameters and vectors")
-    print("  examples   bound MiB   chunk   kept   rebuilt   peak MiB")
-    context = multiprocessing.get_context("spawn")
-    for n in (EXAMPLES, 4 * EXAMPLES, 8 * EXAMPLES):
-        for bound in (16, 64, 1024):
-            queue = context.Queue()
-            process = context.Process(target=peak, args=(n, bound * MIB, queue))
-            process.start()
-            chunk, kept, rebuilt, high = queue.get()
-            process.join()
-            print(f"  {n:8}{bound:12}{chunk:8}{kept:7}{rebuilt:10}{high / MIB:11.0f}")
-
-
 if __name__ == "__main__":
-    tables = {"cost": cost, "refresh": refresh, "memory": memory}
+    tables = {"cost": cost, "refresh": refresh}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; GPU not measured")
     for name in sys.argv[1:] or tables:
         tables[name]()

@@ -9,7 +9,8 @@ first period begins where `WARM_UP` steps of descent have brought the network (t
 each next one where the last has ended, for all ways alike.
 
 - bare: forward, backward, update; no loss is kept.
-- monitored: `sim.descend` with `sim.SharpnessProbe`, by its default criterion, by the residual, and by a residual as
+- monitored: `sim.descend` with `sim.SharpnessProbe`, by its default criterion (also without its coarse search in
+  bfloat16, which it makes where the processor has tiles for it), by the residual, and by a residual as
   small as that of eigsh as it comes (in float64);
   with a run folder: losses and measurements go to Zarr, with one checkpoint.
 - usual: gradients and Hessian products summed over the batches of a `DataLoader`, each product's graph built anew,
@@ -221,6 +222,7 @@ def main(full: bool) -> None:
     descend(network, x, y, lr=LR, steps=WARM_UP, progress=False)
     ways = {
         "monitored": Monitored(network, x, y),
+        "monitored, exact products alone": Monitored(network, x, y, scouting="never"),
         "monitored, in a run folder": Monitored(network, x, y, on_disk=True),
         "monitored, midpoints too": Monitored(network, x, y, midpoint=True),
         f"monitored, residual {RESIDUAL:g}": Monitored(network, x, y, criterion="residual", tolerance=RESIDUAL),
@@ -240,21 +242,22 @@ def main(full: bool) -> None:
         before = copy.deepcopy(network)
         network.load_state_dict(stepped.state_dict())  # all ways hold it
     print(f"{torch.get_num_threads()} threads; 2/η = {2 / LR:g}; medians of {ROUNDS} periods")
-    worst, products = {}, {}
+    worst, products, scouted = {}, {}, {}
     for name, way in ways.items():
         data = way.probe.dataset().isel(measured=slice(1, None))
         worst[name] = max(float(data[f"residual_{place}"].max()) for place in way.probe._trackers)
         products[name] = sum(t.products for t in way.probe._trackers.values())
+        scouted[name] = sum(t.scouted for t in way.probe._trackers.values())
     basis = cheapest_basis(before, x, y, worst["monitored"])
     eigsh_ways = {
         f"eigsh as it comes, basis {AS_IT_COMES}": usual(copy.deepcopy(before), x, y, AS_IT_COMES, full),
         f"eigsh, basis {basis}": usual(copy.deepcopy(before), x, y, basis, full),
     }
-    print("way                            s a period   × bare   largest residual   products")
+    print("way                            s a period   × bare   largest residual   products   coarse products")
     print("                                (monitored: of all periods, the first cold; eigsh: of a solve)")
     for name, values in times.items():
         ratio = statistics.median(v / b for v, b in zip(values, times["bare"], strict=True))
-        of_way = f"{worst[name]:19.1e}{products[name]:11}" if name in ways else ""
+        of_way = f"{worst[name]:19.1e}{products[name]:11}{scouted[name]:18}" if name in ways else ""
         print(f"{name:30} {statistics.median(values):10.2f} {ratio:8.2f}{of_way}")
     for name, taken in eigsh_ways.items():
         ratio = taken.seconds / statistics.median(times["bare"])

@@ -5,7 +5,7 @@ A product needs a graph of the gradient, whose saved tensors grow with the examp
 1. The bytes B that a chunk's graph saves are counted as graphs of a few examples are built: a constant (the weights'
    gradients) and a part in proportion to the examples.
 2. Building a graph and multiplying with it take temporaries on top, at most about 3 B where they were measured
-   (benchmarks/curvature.py); room for them is set aside.
+   (benchmarks/product_memory.py); room for them is set aside.
 3. If the graph of all examples fits beside that room, there is one chunk and its graph is kept: a product costs about
    one gradient.
 4. Otherwise a chunk's graph takes an eighth of the bound. The first four chunks' graphs are kept, the others are built

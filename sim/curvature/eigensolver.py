@@ -9,9 +9,8 @@ the residuals: they say where the eigenvectors have gone (`sim.curvature.recycli
 A pair has converged when its residual is small, or, on request, when its value's error is, about the square of that
 over the gap (`sim.curvature.error_bounds`): where only the value is wanted, that takes about half the products.
 
-A round (one block of products) reads the device twice: the new part of the projected matrix, at most
-`max_basis` × `block` numbers, and the residuals' norms; with recycled vectors a third time, their inner products with
-the basis.
+A round (one block of products) reads the device twice: the new part of the projected matrix and the recycled vectors'
+inner products with what is new, some tens of numbers a product, and the residuals' norms.
 
 The subspace of a start that lies in an invariant subspace never leaves it, and every residual in it vanishes, on top
 or not. So a warm start that meets the tolerance suspiciously well at once, or any on request, is verified: Lanczos
@@ -187,10 +186,11 @@ def solver(
     _require_sense(n, k, block, criterion, start, recycled)
     k = min(k, n)
     least = wanted = min(k + 1, n)
-    space = Subspace(operator, capacity=min(max(max_basis, 2 * (k + guards) + 4), n))
     if recycled is not None:
         recycled = Recycled(recycled.vectors.to(operator.device, operator.dtype), recycled.values)
         start, least = recycled.vectors[: k + guards], k
+    beside = None if recycled is None else recycled.vectors
+    space = Subspace(operator, min(max(max_basis, 2 * (k + guards) + 4), n), beside)
     cold = start is None or len(start) == 0
     given = 0 if start is None else min(len(start), space.capacity)
     rows = _random(operator, generator, max(least - given, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from sim.curvature.chunked import ChunkedOperator
-from sim.curvature.eigensolver import Eigenpairs, solver
+from sim.curvature.eigensolver import Criterion, Eigenpairs, solver
 from sim.curvature.operators import LinearOperator, products
+from sim.curvature.recycling import Recycled
+from sim.curvature.scouting import MAX_PRODUCTS, Scout
 
 
 def layer_shares(vector: Tensor, sizes: Sequence[int], layers: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -69,6 +72,7 @@ def top_block_eigenpairs(
     *,
     generator: torch.Generator,
     start: Mapping[str, Tensor] | None = None,
+    recycled: Mapping[str, Recycled] | None = None,
     **options: Any,
 ) -> dict[str, Eigenpairs]:
     """Top eigenpairs of every layer's diagonal block, all layers in the same passes over the data.
@@ -84,15 +88,17 @@ def top_block_eigenpairs(
         layers: name of each parameter tensor's layer.
         generator: CPU generator of the random start vectors.
         start: each layer's vectors to start from, such as the last solve's; layers may be missing.
+        recycled: instead of them, what the last solve kept of each layer; layers may be missing.
         options: k, tolerance and the other options of `top_eigenpairs`.
 
     Returns:
         Each layer's eigenpairs, in the order in which the layers appear.
     """
     blocks = layer_blocks(hessian, layers)
-    starts = {} if start is None else start
+    starts, kept = {} if start is None else start, {} if recycled is None else recycled
     searches = {
-        name: solver(block, generator=generator, start=starts.get(name), **options) for name, block in blocks.items()
+        name: solver(block, generator=generator, start=starts.get(name), recycled=kept.get(name), **options)
+        for name, block in blocks.items()
     }
     waiting = {name: next(search) for name, search in searches.items()}
     found: dict[str, Eigenpairs] = {}
@@ -109,3 +115,50 @@ def top_block_eigenpairs(
                 found[name] = stop.value
                 del waiting[name]
     return {name: found[name] for name in blocks}
+
+
+def refresh_block_eigenpairs(
+    hessian: Blocks,
+    layers: Sequence[str],
+    *,
+    generator: torch.Generator,
+    recycled: Mapping[str, Recycled],
+    scouts: Sequence[Scout] = (),
+    tolerance: float,
+    criterion: Criterion,
+    keep: int = 6,
+) -> dict[str, Eigenpairs]:
+    """Top eigenpair of every layer's block from what the last refresh kept, by scouts first where there are any.
+
+    Args:
+        hessian: the operator over all parameters.
+        layers: name of each parameter tensor's layer.
+        generator: CPU generator of the random start vectors.
+        recycled: what the last refresh kept of each layer; empty at first.
+        scouts: cheap operators near the Hessian that give their blocks, coarsest first.
+        tolerance: bound on what the criterion says.
+        criterion: as in `top_eigenpairs`.
+        keep: number of directions kept of each layer.
+
+    Returns:
+        Each layer's eigenpairs, in the order in which the layers appear.
+    """
+    options: dict[str, Any] = {"generator": generator, "criterion": criterion, "keep": keep}
+    verified: dict[str, bool] = {}
+    for scout in scouts:
+        reached = scout.tolerance(tolerance, criterion)
+        found = top_block_eigenpairs(
+            scout.operator,  # type: ignore[arg-type]
+            layers,
+            recycled=recycled,
+            guards=int(not verified),
+            tolerance=reached,
+            max_products=MAX_PRODUCTS,
+            **options,
+        )
+        recycled = {name: pairs.recycled for name, pairs in found.items() if pairs.recycled is not None}
+        verified = {name: pairs.verified for name, pairs in found.items()}
+    final = top_block_eigenpairs(
+        hessian, layers, recycled=recycled, guards=int(not scouts), tolerance=tolerance, **options
+    )
+    return {name: replace(p, verified=p.verified or verified.get(name, False)) for name, p in final.items()}

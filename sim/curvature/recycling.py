@@ -43,7 +43,7 @@ class Mixture:
     """Rayleigh–Ritz on a basis with exact images and recycled vectors with stale ones.
 
     Args:
-        space: the basis.
+        space: the basis, with the recycled vectors beside it.
         recycled: the vectors of earlier solves; None for the basis alone.
 
     Attributes:
@@ -56,17 +56,14 @@ class Mixture:
         if recycled is None:
             self._take(exact)
             return
-        old, n = recycled.vectors, space.filled
-        small = torch.cat([old @ rows.T for rows in (old, space.basis, space.images)], 1).double().cpu()
-        gram, self._inside, images = torch.split(small, [len(old), n, n], 1)  # W Wᵀ, W Bᵀ, W (H B)ᵀ
-        self._images = images
+        self._inside, self._images = space.inside, space.across  # W Bᵀ, W (H B)ᵀ
         # R = W − (W Bᵀ) B, and its orthonormal part Nᵀ R
-        outside = gram - self._inside @ self._inside.T
+        outside = space.gram - self._inside @ self._inside.T
         shares, axes = torch.linalg.eigh(outside)
         kept = shares > _OUTSIDE
         self._normal = axes[:, kept] / shares[kept].sqrt()
         # Nᵀ R H Bᵀ, and Nᵀ R Ĥ Rᵀ N with R Wᵀ = W Wᵀ − (W Bᵀ)(B Wᵀ)
-        cross = self._normal.T @ (images - self._inside @ exact)
+        cross = self._normal.T @ (self._images - self._inside @ exact)
         stale = self._normal.T @ outside @ torch.diag(recycled.values) @ outside @ self._normal
         self._take(torch.cat([torch.cat([exact, cross.T], 1), torch.cat([cross, (stale + stale.T) / 2], 1)]))
 

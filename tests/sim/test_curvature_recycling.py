@@ -73,7 +73,7 @@ def test_the_mixture_is_rayleigh_ritz_of_the_operator_beside_its_model(seed: int
     rng = np.random.default_rng(seed)
     matrix = _matrix(rng.normal(size=12), seed)
     recycled = _recycled(matrix + _matrix(0.1 * rng.normal(size=12), seed + 1), list(range(old)))
-    space = Subspace(MatrixOperator(matrix), capacity=8)
+    space = Subspace(MatrixOperator(matrix), 8, recycled.vectors)
     rows = torch.from_numpy(rng.normal(size=(new, 12)))
     rows[0] += 10 * recycled.vectors[0]
     extension = space.extend(rows)

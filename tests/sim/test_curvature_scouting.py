@@ -1,0 +1,195 @@
+"""Coarse searches before exact ones: what is reported is exact, whatever the scout was off by."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from sim import SharpnessProbe, mlp
+from sim.curvature import EigenpairTracker, MatrixOperator, MeanLoss, MeanLossHessian, layer_blocks
+from sim.curvature.scouting import BFLOAT16_NOISE, Scout, is_all_matrix_products
+from sim.curvature.subspace import Subspace
+from sim.networks import layer_of_parameter
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _drifting(seed: int, steps: int = 20) -> list[Tensor]:
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(300, 300)))[0]
+    values = np.concatenate([[40.0, 36.0, 33.0, 30.0, 26.0, 22.0, 18.0], np.linspace(15, -1, 293)])
+    base, drift = torch.from_numpy(rotation @ np.diag(values) @ rotation.T), rng.normal(size=(300, 300)) * 0.02
+    return [base + i * torch.from_numpy(drift + drift.T) for i in range(steps)]
+
+
+def _off_by(noise: float, seed: int) -> Tensor:
+    """Symmetric, so large that ‖E v‖ is about `noise` times 40 for a unit v."""
+    wrong = np.random.default_rng(seed).normal(size=(300, 300)) * noise * 40 / np.sqrt(2 * 300)
+    return torch.from_numpy(wrong + wrong.T)
+
+
+@pytest.mark.parametrize("criterion", ["value", "residual"])
+@pytest.mark.parametrize("noise", [BFLOAT16_NOISE, 0.3])
+def test_a_scout_saves_exact_products_and_only_those_are_reported(
+    criterion: Literal["value", "residual"], noise: float
+) -> None:
+    """A scout as coarse as bfloat16, and as the control one that is off by a third: slow, but as right."""
+    tolerance = 1e-3 if criterion == "value" else 1e-2
+    alone = EigenpairTracker(_generator(), tolerance=tolerance, criterion=criterion)
+    led = EigenpairTracker(_generator(), tolerance=tolerance, criterion=criterion)
+    for i, matrix in enumerate(_drifting(0)):
+        alone.refresh(MatrixOperator(matrix))
+        pairs = led.refresh(MatrixOperator(matrix), [Scout(MatrixOperator(matrix + _off_by(noise, i)), noise)])
+        vector, value = pairs.vectors[0], float(pairs.values[0])
+        assert pairs.converged
+        assert pairs.verified == (i == 0)
+        # Of the matrix itself, not of the scout's.
+        assert value == pytest.approx(float(vector @ matrix @ vector), rel=1e-12)
+        assert float((matrix @ vector - value * vector).norm()) / value == pytest.approx(float(pairs.residuals[0]))
+        assert value == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=3e-3)
+    assert led.scouted > 20
+    if noise == BFLOAT16_NOISE:
+        assert led.products <= 1.2 * 20
+        assert led.products < alone.products / 2
+    else:
+        assert led.products > 1.5 * 20
+
+
+def test_a_scout_that_is_not_finite_leaves_a_search_from_nothing() -> None:
+    matrix = _drifting(1, 1)[0]
+    tracker = EigenpairTracker(_generator())
+    pairs = tracker.refresh(MatrixOperator(matrix), [Scout(MatrixOperator(matrix * torch.nan), BFLOAT16_NOISE)])
+    assert pairs.converged
+    assert pairs.verified  # from random vectors, by exact products
+    assert float(pairs.values[0]) == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=3e-3)
+
+
+def test_a_scout_verifies_for_the_exact_search() -> None:
+    """An eigenvector that no kept vector touches rises to the top; the verification by the scout finds it."""
+    found = {}
+    for verify_every in (4, 0):
+        tracker, values = EigenpairTracker(_generator(), verify_every=verify_every, guard_every=0), []
+        for i, inner in enumerate(_drifting(2, 8)):
+            matrix = torch.zeros(301, 301, dtype=torch.float64)
+            matrix[0, 0], matrix[1:, 1:] = 20.0 if i < 4 else 60.0, inner
+            if i:
+                assert tracker.recycled is not None
+                tracker.recycled.vectors[:, 0] *= float(i > 4)
+            values.append(float(tracker.refresh(MatrixOperator(matrix), [Scout(MatrixOperator(matrix), 1e-6)]).values))
+        found[verify_every] = values
+    assert found[4][4:] == pytest.approx([60] * 4, rel=1e-3)
+    assert found[0][4] < 45  # the control
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(0, 4), st.lists(st.integers(1, 3), min_size=1, max_size=4))
+def test_inner_products_are_kept_up_through_growth_and_folding(
+    seed: int, old: int, fold: int, sizes: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(12, 12))
+    operator, beside = MatrixOperator(torch.from_numpy(matrix + matrix.T)), torch.from_numpy(rng.normal(size=(old, 12)))
+    space = Subspace(operator, 12, beside)
+    for i, count in enumerate(sizes):
+        rows = torch.from_numpy(rng.normal(size=(count, 12)))
+        if i % 2:
+            rows[0] = space.basis[0]  # dropped again
+        if i and count > 1:
+            rows[1] = space.basis[-1] + 1e-7 * rows[1]  # to be made orthogonal twice
+        extension = space.extend(rows)
+        asked = next(extension)
+        with pytest.raises(StopIteration):
+            extension.send(operator.matmat(asked))
+        if fold and space.filled > fold:
+            space.fold(fold)
+    np.testing.assert_allclose(space.basis @ space.basis.T, np.eye(space.filled), atol=1e-12)
+    np.testing.assert_allclose(space.images, operator.matmat(space.basis), atol=1e-10)
+    np.testing.assert_allclose(space.gram, beside @ beside.T, atol=1e-12)
+    np.testing.assert_allclose(space.inside, beside @ space.basis.T, atol=1e-10)
+    np.testing.assert_allclose(space.across, beside @ space.images.T, atol=1e-10)
+
+
+def _problem() -> tuple[nn.Module, Tensor, Tensor]:
+    x = torch.randn(80, 8, generator=_generator(2))
+    return mlp([8, 12, 12, 3], "tanh", seed=1), x, torch.randint(0, 3, (80,), generator=_generator(3))
+
+
+def test_a_loss_in_bfloat16_has_products_that_are_coarse_but_near() -> None:
+    network, x, y = _problem()
+    objective = MeanLoss(network, x, y)
+    exact, coarse = MeanLossHessian(objective), MeanLossHessian(objective.in_bfloat16())
+    vector = torch.randn(exact.size, generator=_generator())
+    assert coarse.dtype == torch.float32
+    assert objective.in_bfloat16().outputs(list(network.parameters()), slice(0, 3)).dtype == torch.float32
+    off = float((coarse.matvec(vector) - exact.matvec(vector)).norm() / exact.matvec(vector).norm())
+    assert 1e-4 < off < 5e-2  # not the same, or nothing would be saved
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-2), ("float64", 1e-6)])
+def test_a_scouted_probe_reports_the_dense_hessians_eigenvalues(
+    precision: Literal["float32", "float64"], tolerance: float
+) -> None:
+    network, x, y = _problem()
+    parameters = [p.detach() for p in network.parameters()]
+    before = [p.clone() for p in parameters]
+    probe = SharpnessProbe(
+        network, x, y, 0.3, tolerance=tolerance, criterion="residual", precision=precision, scouting="always"
+    )
+    for step in range(0, 60, 10):
+        probe(step, parameters, parameters)
+    data = probe.dataset()
+    hessian = MeanLossHessian(MeanLoss(network, x, y).in_float64(), [p.double() for p in parameters])
+    dense = {
+        name: float(torch.linalg.eigvalsh(torch.stack([h.matvec(e) for e in torch.eye(h.size).double()]))[-1])
+        for name, h in {"whole": hessian, **layer_blocks(hessian, layer_of_parameter(network))}.items()
+    }
+    whole, *blocks = dense.values()
+    assert data["converged_iterate"].all()
+    assert data["block_converged"].all()
+    assert float(data["residual_iterate"].max()) <= tolerance
+    rel = 1e-4 if precision == "float32" else 1e-10
+    np.testing.assert_allclose(data["sharpness_iterate"], whole, rtol=rel)
+    np.testing.assert_allclose(data["block_sharpness"], [blocks] * 2, rtol=rel)
+    assert all(torch.equal(a, b) for a, b in zip(parameters, before, strict=True))
+    assert probe._trackers["iterate"].scouted > 0
+
+
+def test_a_scouted_probe_goes_on_from_its_state_to_the_same_bits() -> None:
+    network, x, y = _problem()
+
+    def probe() -> SharpnessProbe:
+        return SharpnessProbe(network, x, y, 0.3, blocks_every=20, scouting="always")
+
+    def measure(one: SharpnessProbe, steps: range) -> None:
+        for step in steps:
+            point = [p.detach() * (1 + step / 500) for p in network.parameters()]
+            one(step, point, point)
+
+    whole, first, second = probe(), probe(), probe()
+    measure(whole, range(0, 60, 10))
+    measure(first, range(0, 30, 10))
+    second.load_state_dict(first.state_dict())
+    measure(second, range(30, 60, 10))
+    assert whole.dataset().identical(second.dataset())
+
+
+def test_convolutions_and_norms_are_not_matrix_products_alone() -> None:
+    assert is_all_matrix_products(mlp([4, 3, 2], "relu", seed=0))
+    assert not is_all_matrix_products(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2)))
+    assert not is_all_matrix_products(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
+
+
+def test_a_network_in_float64_is_measured_without_a_search_in_bfloat16() -> None:
+    network, x, y = _problem()
+    probe = SharpnessProbe(network.double(), x.double(), y, 0.3, scouting="always")
+    parameters = [p.detach() for p in network.parameters()]
+    probe(0, parameters, parameters)
+    assert probe.dataset()["converged_iterate"].all()
+    assert probe._trackers["iterate"].scouted == 0
