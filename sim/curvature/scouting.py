@@ -50,7 +50,9 @@ def bfloat16_is_quick(device: torch.device) -> bool:
 
     False on GPUs, where it was not measured.
     """
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    # PyTorch has no public name for it in all versions that the package takes; without one, exact products alone do.
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and bool(has_tiles())
 
 
 def is_all_matrix_products(network: nn.Module) -> bool:
