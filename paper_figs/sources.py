@@ -54,7 +54,7 @@ NETWORK_SEEDS: Mapping[str, tuple[int, ...]] = {"quick": (10,), "standard": (10,
 PREDICTION_SEEDS: Mapping[str, tuple[int, ...]] = {"quick": SEEDS[:1], "standard": SEEDS, "paper": SEEDS}
 """By preset, the seeds of the networks whose oscillation is predicted."""
 
-_SECONDS_A_GRADIENT = {"mlp": 0.035, "vgg11": 0.1}
+_SECONDS_A_GRADIENT = {"mlp": 0.02, "vgg11": 0.04}
 """Of a network of the standard preset on two cores, roughly; for the time left only."""
 
 
