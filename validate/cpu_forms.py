@@ -32,11 +32,11 @@ from validate.network_run import NetworkConfig
 CPU_FORMS: Mapping[str, NetworkConfig] = {
     "mlp": NetworkConfig(),
     "vgg11": NetworkConfig(
-        Architecture("vgg11", width=0.125, activation="gelu", stride=2), images_per_class=100, lr=0.012, steps=340
+        Architecture("vgg11", width=0.125, activation="gelu", stride=2), images_per_class=100, lr=0.012, steps=500
     ),
     "vgg11_bn": NetworkConfig(Architecture("vgg11_bn", width=0.125), images_per_class=30, lr=0.02, steps=240),
     "resnet18": NetworkConfig(
-        Architecture("resnet18", width=0.125, activation="gelu", stride=4), images_per_class=100, lr=0.002, steps=360
+        Architecture("resnet18", width=0.125, activation="gelu", stride=2), images_per_class=20, lr=0.006, steps=400
     ),
     "vit": NetworkConfig(
         Architecture("vit", width=0.0833, depth=2, activation="gelu", patch=8),

@@ -64,7 +64,7 @@ PREDICTION_NETWORKS: Mapping[str, PredictionSetting] = {
     "mlp_gelu": _perceptron("gelu"),
     "mlp": _perceptron("relu"),
     "vgg11": _around("vgg11", 0.6, 0.8, 1.0),
-    "resnet18": _around("resnet18", 0.7, 0.85, 1.0),
+    "resnet18": _around("resnet18", 0.7, 1.0, 1.4),
     "vit": _around("vit", 0.7, 1.0, 1.4),
 }
 
