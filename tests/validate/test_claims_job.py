@@ -141,6 +141,8 @@ def test_momentum_has_the_threshold_of_gradient_descent() -> None:
     momentum, gentle = (derive[name](SETTING, base) for name in ("momentum", "gentle"))  # type: ignore[misc]
     assert 2 * (1 + momentum.optimizer.momentum) / momentum.lr == pytest.approx(2 / base.lr)
     assert gentle.lr == pytest.approx(base.lr / 10)
+    fine = dataclasses.replace(base, lr=0.012)
+    assert "-lr0.0012-" in derive["gentle"](SETTING, fine).name  # type: ignore[misc]
 
 
 def test_what_no_claim_reads_is_measured_seldom() -> None:
