@@ -15,11 +15,13 @@ def verdict_words(verdict: Verdict) -> str:
 
 
 def short_words(verdict: Verdict) -> str:
-    """The verdict in a cell: a claim that fails by its control alone is told from one that fails itself."""
+    """The verdict in a cell: what fails by its control alone, or has no value, is told from what fails itself."""
     if not verdict.judged:
         return "not judged"
     if verdict.holds:
         return "holds"
+    if not all(map(math.isfinite, verdict.interval)):
+        return "undefined"
     return "control does not fail" if verdict.claim.bound.holds_for(verdict.interval) else "fails"
 
 

@@ -241,8 +241,10 @@ def constant(value: float) -> Callable[[Evidence], Sequence[float]]:
 def test_a_claim_that_fails_by_its_control_alone_is_told_from_one_that_fails_itself(tmp_path: Path) -> None:
     bound = Bound(low=1.0)
     claim = dataclasses.replace(CLAIMS[-1], bound=bound, needs=("base",), simulations=(), networks=None)
-    cells = {"holds": (2.0, 0.0), "control does not fail": (2.0, 2.0), "fails": (0.0, 2.0)}
+    nan = float("nan")
+    cells = {"holds": (2.0, 0.0), "control does not fail": (2.0, 2.0), "fails": (0.0, 2.0), "undefined": (nan, nan)}
     kinds = {"mlp": "holds", "vgg11": "control does not fail", "vit": "fails", "resnet18": "not judged"}
+    kinds["vgg11_bn"] = "undefined"
     parts, verdicts = [], []
     for kind, words in kinds.items():
         runs = {} if words == "not judged" else {"base": xr.Dataset()}
