@@ -10,10 +10,10 @@ from typing import Any
 from sim import choose_device
 from sim.device import describe_device
 from sim.distributed import is_first
-from sim.runs import Run, require_writable
+from sim.runs import Run
 from theory.command_line import InputError
 from validate.claims import CLAIMS, Claim, Evidence, Verdict, judge
-from validate.evidence import Store
+from validate.evidence import Store, open_store
 from validate.images_at_hand import images_for
 from validate.main_job import tell_outcome, with_choices
 from validate.plan import PlannedRun, gradient_of_missing, make_plan, minutes_left, roles_needed, table
@@ -83,10 +83,7 @@ def claims_job(config: ClaimsConfig) -> int:
             raise InputError(f"--roles is {role}: give some of {', '.join(ROLES)}")
     images = images_for(config.data, max(setting.network.images_per_class for setting in settings.values()))
     device = choose_device(config.device)
-    if not config.plan:
-        require_writable(config.runs)
-        require_writable(config.report)
-    store = Store(config.runs, images, device, config.force)
+    store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
     print(f"opposing signals, claims, preset {config.preset}, {describe_device(device)}")
     plans = _tell_plans(config, store, claims, settings)
     return 0 if config.plan else _make_and_judge(config, store, claims, settings, plans)

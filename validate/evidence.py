@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sim import TwoLayerConfig, obtain_run, run_two_layer
-from sim.runs import Run, obtain_resumable_run
+from sim.runs import Run, obtain_resumable_run, require_writable
 from validate.cifar10 import Images
 from validate.claims import Evidence, NetworkEvidence
 from validate.edge_study import EdgeConfig, study_edge
@@ -109,6 +109,28 @@ class Store:
             evidence.append(NetworkEvidence(seed, data, None if base is None else base.windows))
             made += runs.values()
         return Evidence(evidence, kind=kind), made
+
+
+def open_store(
+    runs: Path, report: Path, images: Images, device: torch.device, *, force: bool, plan_only: bool = False
+) -> Store:
+    """The store of a command, which refuses a folder that it cannot write to before it makes anything.
+
+    Args:
+        runs: where runs are kept.
+        report: where the command's report goes.
+        images: what networks are trained on.
+        device: where.
+        force: makes every run again.
+        plan_only: nothing is to be written.
+
+    Raises:
+        InputError: runs or report cannot be written to.
+    """
+    if not plan_only:
+        require_writable(runs)
+        require_writable(report)
+    return Store(runs, images, device, force)
 
 
 class _Clock:

@@ -11,10 +11,9 @@ from sim import choose_device
 from sim.device import describe_device
 from sim.distributed import is_first
 from sim.durable_files import write_durably
-from sim.runs import require_writable
 from theory.command_line import InputError
 from validate.cifar10 import EMBEDDED_PER_CLASS, Images, load_full
-from validate.evidence import Store
+from validate.evidence import open_store
 from validate.images_at_hand import held_out, images_for
 from validate.intervention_effects import network_effects
 from validate.intervention_table import as_json, network_words, page
@@ -69,10 +68,7 @@ def interventions_job(config: InterventionsConfig) -> int:
     settings = {kind: _with_snapshots(setting) for kind, setting in settings.items()}
     images, settings, held = _data(config.data, settings, config.held_out)
     device = choose_device(config.device)
-    if not config.plan:
-        require_writable(config.runs)
-        require_writable(config.report)
-    store = Store(config.runs, images, device, config.force)
+    store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
     print(f"opposing signals, interventions, preset {config.preset}, {describe_device(device)}")
     plans = {kind: make_plan(setting, roles, config.runs) for kind, setting in settings.items()}
     for kind, setting in settings.items():

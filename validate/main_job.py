@@ -14,13 +14,13 @@ import numpy as np
 from sim import choose_device
 from sim.device import describe_device
 from sim.distributed import is_first
-from sim.runs import Run, require_writable
+from sim.runs import Run
 from theory import predict
 from theory.command_line import InputError, require_positive
 from theory.predictions import table as prediction_table
 from validate.cifar10 import load_embedded
 from validate.claims import CLAIMS, judge
-from validate.evidence import Store
+from validate.evidence import open_store
 from validate.plan import make_plan, roles_needed
 from validate.presets import TWO_LAYER_RUNS, preset_named
 from validate.report import print_verdicts, write_report
@@ -62,9 +62,7 @@ def main_job(config: MainJobConfig) -> int:
     setting = with_choices(preset.setting(kind), config.seeds, config.lr)
     device = choose_device(config.device)
     images = load_embedded()
-    require_writable(config.runs)
-    require_writable(config.report)
-    store = Store(config.runs, images, device, config.force)
+    store = open_store(config.runs, config.report, images, device, force=config.force)
     claims = [claim for claim in CLAIMS if claim.name in preset.claims]
 
     print(f"opposing signals, preset {config.preset}, {describe_device(device)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,9 @@ from sim import choose_device
 from sim.device import describe_device
 from sim.distributed import is_first
 from sim.durable_files import write_durably
-from sim.runs import require_writable
 from theory.command_line import InputError, require_positive
 from validate.anchored_scores import ScoredRun, as_json, page, score_run
-from validate.evidence import Store, network_line
+from validate.evidence import network_line, open_store
 from validate.images_at_hand import images_for
 from validate.main_job import with_choices
 from validate.network_run import NetworkConfig
@@ -67,34 +67,33 @@ def score_job(config: ScoreConfig) -> int:
     settings = {kind: _with_choices(preset.setting(kind), config) for kind in kinds}
     images = images_for(config.data, max(setting.network.images_per_class for setting in settings.values()))
     device = choose_device(config.device)
-    require_writable(config.runs)
-    require_writable(config.report)
-    store = Store(config.runs, images, device, config.force)
+    store = open_store(config.runs, config.report, images, device, force=config.force)
     print(f"opposing signals, scores, preset {config.preset}, {describe_device(device)}")
     found: list[ScoredRun] = []
     compared: list[EqualLoss | None] = []
+    # Real images first: the others are compared with them.
+    data_sets = sorted(config.images, key=lambda name: name != "real")
     for kind, setting in settings.items():
         real: dict[tuple[float, int], xr.Dataset] = {}
-        for lr in _step_sizes(setting, config):
-            # Real ones first: the others are compared with them.
-            for name in sorted(config.images, key=lambda name: name != "real"):
-                for seed in setting.seeds:
-                    run = store.obtain(_run(setting.base(seed), name, lr), None)
-                    print(f"  {network_line(run)}", flush=True)
-                    data = run.data[["loss", "sharpness_iterate"]].load()
-                    found.append(score_run(kind, name, seed, data))
-                    reference = real.get((lr if name != "real" else _step_sizes(setting, config)[0], seed))
-                    if reference is not None:
-                        compared.append(at_equal_loss(kind, name, lr, seed, reference, data))
-                    if name == "real":
-                        real[lr, seed] = data
+        sizes = _step_sizes(setting, config)
+        for lr, name, seed in itertools.product(sizes, data_sets, setting.seeds):
+            run = store.obtain(_run(setting.base(seed), name, lr), None)
+            print(f"  {network_line(run)}", flush=True)
+            data = run.data[["loss", "sharpness_iterate"]].load()
+            found.append(score_run(kind, name, seed, data))
+            reference = real.get((lr if name != "real" else sizes[0], seed))
+            if reference is not None:
+                compared.append(at_equal_loss(kind, name, lr, seed, reference, data))
+            if name == "real":
+                real[lr, seed] = data
     if not is_first():  # under torchrun, the first rank reports
         return 0
     pairs = [pair for pair in compared if pair is not None]
+    told = page(found, pairs)
     written = json.dumps(as_json(found, pairs), indent=2, allow_nan=False) + "\n"
     write_durably(config.report / "score.json", written.encode())
-    write_durably(config.report / "score.md", page(found, pairs).encode())
-    print(f"\n{page(found, pairs)}\n{config.report / 'score.md'} and score.json written")
+    write_durably(config.report / "score.md", told.encode())
+    print(f"\n{told}\n{config.report / 'score.md'} and score.json written")
     return 0
 
 

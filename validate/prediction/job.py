@@ -17,7 +17,7 @@ from sim.runs import list_runs, read_run, require_writable
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.edge_study import edge_name
-from validate.evidence import Store
+from validate.evidence import Store, open_store
 from validate.main_job import require_seeds
 from validate.plan import gradient_of_missing, make_plan, table
 from validate.prediction.layers import LayerScore, LayerSeries, read_layers, score_layers
@@ -86,19 +86,21 @@ def predict_job(config: PredictConfig) -> int:
         if config.valley:
             raise InputError("--valley is given with --read: give --network, whose runs it can take again")
         found = _read_named(config.runs, config.read)
+        require_writable(config.report)
     else:
         names = tuple(PREDICTION_NETWORKS) if config.network == ("all",) else config.network
         settings = {name: prediction_network(name) for name in names}
-        store = Store(config.runs, load_embedded(), choose_device(config.device), config.force)
+        device = choose_device(config.device)
+        store = open_store(
+            config.runs, config.report, load_embedded(), device, force=config.force, plan_only=config.plan
+        )
         print(f"opposing signals, predictions, {describe_device(store.device)}")
         if config.plan:
             for name, setting in settings.items():
                 _print_plan(name, setting, config, store)
             return 0
-        require_writable(config.runs)
         found = {name: _make(store, name, setting, config.seeds) for name, setting in settings.items()}
         valley = _valley_peaks(store, settings.values(), config.seeds) if config.valley else None
-    require_writable(config.report)
     if not is_first():  # under torchrun, the first rank reports
         return 0
     parts = [score_network(name, runs, config.runs, valley) for name, runs in found.items()]
