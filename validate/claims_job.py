@@ -37,6 +37,8 @@ class ClaimsConfig:
     """Seeds of the initial weights; the preset's when not given."""
     lr: float | None = None
     """Step size of the base run; the preset's when not given."""
+    crossing: int | None = None
+    """Step at which gradient flow is to get to 2/η: chooses each seed's own step size; the preset's when not given."""
     images_per_class: int | None = None
     """Images of each class to train on; the preset's when not given."""
     steps: int | None = None
@@ -75,6 +77,7 @@ def claims_job(config: ClaimsConfig) -> int:
             config.lr,
             images_per_class=config.images_per_class,
             steps=config.steps,
+            crossing=config.crossing,
         )
         for kind in kinds
     }
@@ -85,6 +88,7 @@ def claims_job(config: ClaimsConfig) -> int:
     device = choose_device(config.device)
     store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
     print(f"opposing signals, claims, preset {config.preset}, {describe_device(device)}")
+    settings = {kind: store.with_step_sizes(setting, make=not config.plan) for kind, setting in settings.items()}
     plans = _tell_plans(config, store, claims, settings)
     return 0 if config.plan else _make_and_judge(config, store, claims, settings, plans)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from sim import TwoLayerConfig, obtain_run, run_two_layer
-from sim.runs import Run, obtain_resumable_run, require_writable
+from sim.runs import Run, list_runs, obtain_resumable_run, require_writable
 from validate.cifar10 import Images
 from validate.claims import Evidence, NetworkEvidence
 from validate.edge_study import EdgeConfig, study_edge
+from validate.near_flow import NearFlowConfig, near_flow
 from validate.network_run import NetworkConfig, run_network
 from validate.plan import PlannedRun, derive
 from validate.presets import TWO_LAYER_RUNS, two_layer_name
@@ -59,6 +60,36 @@ class Store:
             config.name,
             config,
             lambda run: run_network(of_network, self.images, self.device, run=run, start=start),
+            device=self.device,
+            force=self.force,
+        )
+
+    def with_step_sizes(self, setting: Setting, *, make: bool = True) -> Setting:
+        """The setting with each seed's own step size, where it asks for them.
+
+        Args:
+            setting: of the network.
+            make: whether to make the runs near gradient flow that are not there; else their seeds keep the network's
+                step size.
+        """
+        if not setting.crossing:
+            return setting
+        sizes: dict[int, float] = {}
+        for seed in setting.seeds:
+            config = NearFlowConfig.of(replace(setting.network, seed=seed), setting.crossing)
+            if make or config.name in list_runs(self.runs):
+                sizes[seed] = float(self._near_flow(config).data.attrs["lr"])
+                print(f"  seed {seed}: η = {sizes[seed]:g}, to cross 2/η at about step {setting.crossing}", flush=True)
+            else:
+                print(f"  seed {seed}: its step size is chosen once its run near gradient flow is made", flush=True)
+        return replace(setting, step_sizes=sizes)
+
+    def _near_flow(self, config: NearFlowConfig) -> Run:
+        return obtain_run(
+            self.runs,
+            config.name,
+            config,
+            lambda: near_flow(config, self.images, self.device),
             device=self.device,
             force=self.force,
         )

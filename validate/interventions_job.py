@@ -70,6 +70,7 @@ def interventions_job(config: InterventionsConfig) -> int:
     device = choose_device(config.device)
     store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
     print(f"opposing signals, interventions, preset {config.preset}, {describe_device(device)}")
+    settings = {kind: store.with_step_sizes(setting, make=not config.plan) for kind, setting in settings.items()}
     plans = {kind: make_plan(setting, roles, config.runs) for kind, setting in settings.items()}
     for kind, setting in settings.items():
         plan = plans[kind]

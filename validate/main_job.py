@@ -96,17 +96,26 @@ def with_choices(
     *,
     images_per_class: int | None = None,
     steps: int | None = None,
+    crossing: int | None = None,
 ) -> Setting:
-    """A setting with the seeds, the step size, and the numbers of images and steps that the user gave.
+    """A setting with the seeds, the step size or its rule, and the numbers of images and steps that the user gave.
 
     Raises:
-        InputError: seeds are repeated or negative, or one of the others is not positive.
+        InputError: seeds are repeated or negative, one of the others is not positive, or both a step size and its rule
+            are given.
     """
+    if lr is not None and crossing is not None:
+        raise InputError(f"--lr is {lr:g} and --crossing is {crossing}: give one of them, for each sets the step size")
     of = {"lr": lr, "images_per_class": images_per_class, "steps": steps}
     given: dict[str, Any] = {name: value for name, value in of.items() if value is not None}
     for name, value in given.items():
         require_positive(f"--{name.replace('_', '-')}", value)
     setting = replace(setting, network=replace(setting.network, **given))
+    if crossing is not None:
+        require_positive("--crossing", crossing)
+        setting = replace(setting, crossing=crossing)
+    if lr is not None:
+        setting = replace(setting, crossing=0)
     if seeds is not None:
         require_seeds(seeds)
         setting = replace(setting, seeds=tuple(seeds))

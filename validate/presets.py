@@ -87,7 +87,7 @@ PRESETS: Mapping[str, Preset] = {
         {
             "mlp": Setting(_measured("mlp"), _SEEDS, batch=100),
             "vgg11": Setting(_measured("vgg11"), _SEEDS[:3], batch=50, sgd_lr=0.02, sgd_steps=600, edge=_FEWER),
-            "resnet18": Setting(_measured("resnet18"), _SEEDS[:3], edge=_FEWER),
+            "resnet18": Setting(_measured("resnet18"), _SEEDS[:3], crossing=150, edge=_FEWER),
             "vit": Setting(_measured("vit"), _SEEDS[:3], edge=_FEWER),
         }
     ),

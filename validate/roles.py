@@ -45,10 +45,15 @@ class Setting:
     """Share of the examples that an intervention acts on."""
     edge: EdgeMeasurements = field(default_factory=EdgeMeasurements)
     """What the edge study measures."""
+    crossing: int = 0
+    """Step at which gradient flow is to get to 2/η: by this each seed's step size is chosen (`validate.near_flow`); 0
+    for the network's step size, whatever the seed."""
+    step_sizes: Mapping[int, float] = field(default_factory=dict)
+    """Seed → the step size so chosen, as far as it is known."""
 
     def base(self, seed: int) -> NetworkConfig:
         """The base run of a seed."""
-        return replace(self.network, seed=seed)
+        return replace(self.network, seed=seed, lr=self.step_sizes.get(seed, self.network.lr))
 
 
 RunConfig = NetworkConfig | EdgeConfig

@@ -175,6 +175,8 @@ def test_every_claim_is_described_whole() -> None:
         ({"seeds": (1, 1)}, ("--seeds is (1, 1)", "different")),
         ({"lr": -1.0}, ("--lr is -1.0", "above 0")),
         ({"steps": 0}, ("--steps is 0", "above 0")),
+        ({"crossing": -1}, ("--crossing is -1", "above 0")),
+        ({"crossing": 150, "lr": 0.1}, ("--lr is 0.1 and --crossing is 150", "one of them")),
         ({"images_per_class": -5}, ("--images-per-class is -5", "above 0")),
         ({"images_per_class": 201}, ("201 images a class", "--data")),
         ({"roles": ("teacher",)}, ("--roles is teacher", "squared")),
@@ -267,6 +269,21 @@ def test_images_and_steps_of_the_plan_are_those_given(tmp_path: Path, capsys: py
     planned = [line for line in capsys.readouterr().out.splitlines() if "seed 0 " in line]
     assert len(planned) == 2
     assert all("images7" in line and "steps90" in line for line in planned)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_step_sizes_of_each_seed_are_chosen_before_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = config(tmp_path, claims=("C3",), crossing=15, seeds=(0, 1))
+    assert claims_job(dataclasses.replace(asked, plan=True)) == 0
+    assert "chosen once its run" in capsys.readouterr().out
+    assert claims_job(asked) == 1
+    told = capsys.readouterr().out
+    sizes = [line.split("η = ")[1].split(",")[0] for line in told.splitlines() if ": η = " in line]
+    assert len(sizes) == 2
+    assert all(f"mlp-lr{size}-seed{seed}-" in told for seed, size in enumerate(sizes))
+    # A step size that is given takes the rule's place.
+    assert claims_job(config(tmp_path, claims=("C3",), lr=0.01, plan=True)) == 0
+    assert "mlp-lr0.01-seed0-" in capsys.readouterr().out
 
 
 def test_the_report_has_the_groups_their_stability_and_the_score_of_a_run_at_the_edge(tmp_path: Path) -> None:
