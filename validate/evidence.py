@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import xarray as xr
 
 from sim import TwoLayerConfig, obtain_run, run_two_layer
 from sim.runs import Run, list_runs, obtain_resumable_run, require_writable
@@ -18,7 +19,7 @@ from validate.near_flow import NearFlowConfig, near_flow
 from validate.network_run import NetworkConfig, run_network
 from validate.plan import PlannedRun, derive
 from validate.presets import TWO_LAYER_RUNS, two_layer_name
-from validate.roles import Base, RunConfig, Setting
+from validate.roles import ROLES, Base, RunConfig, Setting
 from validate.windows import find_windows
 
 
@@ -137,7 +138,7 @@ class Store:
                 if role == "base" and (windows := find_windows(run.data)) is not None:
                     base = Base(run.data, windows)
             data = {role: run.data for role, run in runs.items()}
-            evidence.append(NetworkEvidence(seed, data, None if base is None else base.windows))
+            evidence.append(_of_seed(seed, data, base))
             made += runs.values()
         return Evidence(evidence, kind=kind), made
 
@@ -162,6 +163,13 @@ def open_store(
         require_writable(runs)
         require_writable(report)
     return Store(runs, images, device, force)
+
+
+def _of_seed(seed: int, runs: dict[str, xr.Dataset], base: Base | None) -> NetworkEvidence:
+    if base is not None:
+        return NetworkEvidence(seed, runs, base.windows)
+    impossible = frozenset(name for name, role in ROLES.items() if role.derive_from_run is not None)
+    return NetworkEvidence(seed, runs, None, impossible)
 
 
 class _Clock:

@@ -153,6 +153,19 @@ def test_a_claim_without_its_runs_is_not_judged_and_never_holds(claim, evidence:
         assert (verdict.judged, verdict.holds, verdict.reason) == (False, False, f"needs two-layer {name}")
 
 
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if len(c.needs) > 1], ids=lambda c: c.name)
+def test_a_seed_that_cannot_have_a_run_leaves_the_statistic_undefined(claim, evidence: Evidence) -> None:
+    kind = claim.networks[0] if claim.networks else "mlp"
+    for role in claim.needs[1:]:
+        some = [dataclasses.replace(e, runs=dict.fromkeys(claim.needs, e.run)) for e in evidence.networks]
+        runs = {name: run for name, run in some[-1].runs.items() if name != role}
+        some[-1] = dataclasses.replace(some[-1], runs=runs, windows=None, impossible=frozenset([role]))
+        verdict = judge(claim, dataclasses.replace(evidence, networks=some, kind=kind))
+        assert verdict.failed
+        assert verdict.reason == "the statistic is not defined for every seed"
+        assert len(verdict.values) == len(some)
+
+
 def test_a_claim_is_judged_only_on_the_networks_it_is_claimed_for(evidence: Evidence) -> None:
     of_vgg = dataclasses.replace(next(c for c in CLAIMS if c.name == "C9b"), networks=("vgg11",))
     verdict = judge(of_vgg, evidence)

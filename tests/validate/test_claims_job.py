@@ -263,6 +263,19 @@ def test_a_claim_that_fails_by_its_control_alone_is_told_from_one_that_fails_its
         assert overview.count(f">{words}</span>") == 1
 
 
+def test_claims_on_a_base_run_that_never_crosses_fail_and_are_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that derive runs from it, like those that read it."""
+    monkeypatch.setitem(presets.PRESETS, "tiny", Preset({"mlp": SETTING}))  # type: ignore[arg-type]
+    flat = config(tmp_path, claims=("C3", "C5a", "C10a"), lr=1e-5)
+    assert claims_job(flat) == 1
+    told = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert {c["claim"]: c["reason"] for c in told["claims"]} == dict.fromkeys(
+        ("C3", "C5a", "C10a"), "the statistic is not defined for every seed"
+    )
+
+
 @pytest.mark.usefixtures("tiny")
 def test_images_and_steps_of_the_plan_are_those_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert claims_job(config(tmp_path, plan=True, claims=("C3",), images_per_class=7, steps=90)) == 0

@@ -24,11 +24,13 @@ class NetworkEvidence:
         seed: seed of the initial weights.
         runs: role → run; `validate.plan.ROLES` says what the roles are.
         windows: stretches of steps of the base run before the crossing and at the edge; None where it never crosses.
+        impossible: roles that are derived from a base run with windows, where it has none.
     """
 
     seed: int
     runs: Mapping[str, xr.Dataset]
     windows: Windows | None
+    impossible: frozenset[str] = frozenset()
 
     @property
     def run(self) -> xr.Dataset:
@@ -56,9 +58,14 @@ class Evidence:
     kind: str = "mlp"
 
     def missing(self, claim: Claim) -> list[str]:
-        """What a claim needs and is not here, in words; roles that some seed lacks are missing."""
-        roles = [role for role in claim.needs if not self.networks or any(role not in e.runs for e in self.networks)]
+        """What a claim needs and is not here, in words; roles that some seed lacks, and could have, are missing."""
+        there = [{*e.runs, *e.impossible} for e in self.networks]
+        roles = [role for role in claim.needs if not there or any(role not in of_seed for of_seed in there)]
         return roles + [f"two-layer {name}" for name in claim.simulations if name not in self.two_layer]
+
+    def has_impossible(self, claim: Claim) -> bool:
+        """Whether a claim needs a run that a seed cannot have, so that its statistic has no value there."""
+        return any(role in e.impossible for e in self.networks for role in claim.needs)
 
 
 @dataclass(frozen=True)
@@ -158,15 +165,19 @@ class Verdict:
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
     """Measures a claim and its control and compares both with the bound.
 
-    A claim whose runs are not all there is not judged; nor is one on a kind of network that it is not claimed for.
+    A claim whose runs are not all there is not judged; nor is one on a kind of network that it is not claimed for. One
+    that has no value on some seed, as where its base run does not cross 2/η, is judged, and does not hold.
     """
     kind = evidence.kind if claim.needs else ""
     if claim.needs and not claim.claimed_for(kind):
         return _not_judged(claim, kind, f"not claimed for {kind}")
     if missing := evidence.missing(claim):
         return _not_judged(claim, kind, f"needs {', '.join(missing)}")
-    values = tuple(float(v) for v in claim.measure(evidence))
-    control_values = tuple(float(v) for v in claim.measure_control(evidence))
+    if evidence.has_impossible(claim):
+        values = control_values = (float("nan"),) * len(evidence.networks)
+    else:
+        values = tuple(float(v) for v in claim.measure(evidence))
+        control_values = tuple(float(v) for v in claim.measure_control(evidence))
     interval, control_interval = mean_interval(values), mean_interval(control_values)
     if not np.isfinite(interval).all():
         reason = "the statistic is not defined for every seed"
