@@ -103,7 +103,7 @@ class NetworkEffects:
 
     Attributes:
         kind: the kind of network.
-        lr: step size.
+        lr: step size, of each seed in turn, those without effects among them.
         steps: number of steps of the base runs.
         examples: number of examples trained on.
         held: number of held-out images.
@@ -113,7 +113,7 @@ class NetworkEffects:
     """
 
     kind: str
-    lr: float
+    lr: tuple[float, ...]
     steps: int
     examples: int
     held: int
@@ -148,7 +148,7 @@ def network_effects(
     ]
     return NetworkEffects(
         kind=evidence.kind,
-        lr=setting.network.lr,
+        lr=tuple(setting.base(e.seed).lr for e in evidence.networks),
         steps=setting.network.steps,
         examples=evidence.networks[0].run.sizes["example"],
         held=len(held.labels),

@@ -33,7 +33,8 @@ def page(networks: Sequence[NetworkEffects]) -> str:
 
 def network_words(of: NetworkEffects) -> str:
     """A network's part of the page."""
-    lines = [f"## {of.kind}\n", f"η = {of.lr:g}, {of.steps} steps, {of.examples:,} images, {of.held:,} held out.\n"]
+    sizes = ", ".join(dict.fromkeys(f"{lr:g}" for lr in of.lr))
+    lines = [f"## {of.kind}\n", f"η = {sizes}, {of.steps} steps, {of.examples:,} images, {of.held:,} held out.\n"]
     if of.skipped:
         lines.append(
             f"Seeds {', '.join(map(str, of.skipped))}: the base run does not cross 2/η with room for the windows, so "
@@ -92,7 +93,7 @@ def as_json(networks: Sequence[NetworkEffects]) -> list[dict[str, Any]]:
     return [
         {
             "network": of.kind,
-            "lr": of.lr,
+            "lr": list(of.lr),
             "steps": of.steps,
             "examples": of.examples,
             "held_out": of.held,

@@ -60,7 +60,11 @@ def text(value: str) -> str:
 
 def _network_words(part: NetworkPart) -> str:
     seeds = ", ".join(str(e.seed) for e in part.evidence.networks)
-    return f"{part.evidence.kind}: seeds {seeds}, {len(part.chosen.labels)} images"
+    sizes = dict.fromkeys(
+        f"{e.run.attrs['lr']:g}" for e in part.evidence.networks if "base" in e.runs and "lr" in e.run.attrs
+    )
+    step = f", η = {', '.join(sizes)}" if sizes else ""
+    return f"{part.evidence.kind}: seeds {seeds}, {len(part.chosen.labels)} images{step}"
 
 
 def _overview(report: Report) -> str:

@@ -294,6 +294,7 @@ def test_step_sizes_of_each_seed_are_chosen_before_the_runs(tmp_path: Path, caps
     sizes = [line.split("η = ")[1].split(",")[0] for line in told.splitlines() if ": η = " in line]
     assert len(sizes) == 2
     assert all(f"mlp-lr{size}-seed{seed}-" in told for seed, size in enumerate(sizes))
+    assert f"mlp: seeds 0, 1, 50 images, η = {', '.join(sizes)}. " in (tmp_path / "report" / "report.html").read_text()
     # A step size that is given takes the rule's place.
     assert claims_job(config(tmp_path, claims=("C3",), lr=0.01, plan=True)) == 0
     assert "mlp-lr0.01-seed0-" in capsys.readouterr().out

@@ -163,6 +163,14 @@ def test_a_seed_without_a_crossing_is_left_out_and_named() -> None:
     assert as_json([alone])[0]["seeds_without_windows"] == [7]
 
 
+def test_every_step_size_is_told_where_seeds_have_their_own() -> None:
+    seen = evidence_of({f"without_{choice}": {} for choice in CHOICES})
+    own = dataclasses.replace(SETTING, step_sizes={1: 0.5 * LR})
+    found = network_effects(own, seen, ["remove"], NONE_HELD, CPU)
+    assert f"η = {LR:g}, {0.5 * LR:g}, {STEPS} steps" in page([found])
+    assert as_json([found])[0]["lr"] == [LR, 0.5 * LR, LR]
+
+
 NETWORK = NetworkConfig(
     architecture=Architecture(hidden=(8,)), images_per_class=5, steps=60, blocks_every=0, snapshot_every=10
 )
