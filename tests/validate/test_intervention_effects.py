@@ -185,6 +185,16 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "find_windows", lambda run: WINDOWS)
 
 
+def test_the_command_takes_each_seeds_own_step_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = dataclasses.replace(SETTING, network=NETWORK, crossing=15)
+    monkeypatch.setitem(presets.PRESETS, "tiny", Preset({"mlp": setting}))  # type: ignore[arg-type]
+    of = InterventionsConfig(preset="tiny", kinds=("remove",), device="cpu", runs=tmp_path, plan=True, seeds=(5,))
+    assert interventions_job(of) == 0
+    assert "seed 5: its step size is chosen once its run near gradient flow is made" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("tiny")
 def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kinds = ("clip", "remove_late")
