@@ -56,7 +56,7 @@ from sim.curvature import MeanLoss
 from theory.command_line import InputError
 from validate.cifar10 import Images
 from validate.edge_probe import KINDS, SIDES, EdgeMeasurements, EdgeProbe
-from validate.network_run import NetworkConfig, network_inputs, trained_network, training_images
+from validate.network_run import NetworkConfig, network_tensors, trained_network, training_images
 from validate.opposing_groups import OpposingPair, random_pair_like, random_pair_of_same_labels, singular_pairs
 from validate.windows import find_windows
 
@@ -118,8 +118,7 @@ def study_edge(
     chosen = training_images(network, images)
     data = replay(
         trained_network(network, base, device, at_step=first),
-        network_inputs(network.architecture, chosen).to(device),
-        torch.from_numpy(chosen.labels.astype(np.int64)).to(device),
+        *network_tensors(network.architecture, chosen, device),
         lr=network.lr,
         first_step=first,
         steps=windows.edge.stop - first,

@@ -75,10 +75,11 @@ class Store:
         """
         if not setting.crossing:
             return setting
+        there = set(list_runs(self.runs))
         sizes: dict[int, float] = {}
         for seed in setting.seeds:
             config = NearFlowConfig.of(replace(setting.network, seed=seed), setting.crossing)
-            if make or config.name in list_runs(self.runs):
+            if make or config.name in there:
                 sizes[seed] = float(self._near_flow(config).data.attrs["lr"])
                 print(f"  seed {seed}: η = {sizes[seed]:g}, to cross 2/η at about step {setting.crossing}", flush=True)
             else:

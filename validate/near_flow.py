@@ -21,7 +21,7 @@ from sim.networks import load_parameters, parameter_vector
 from sim.progress import progress_bar
 from theory.command_line import InputError, require_positive
 from validate.cifar10 import CLASSES, Images
-from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_inputs, training_images
+from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_tensors, training_images
 
 RELATIVE = 0.5
 """ηλ/2 that the step size is set to: the top mode decays at once, and does not alternate."""
@@ -70,8 +70,8 @@ def near_flow(config: NearFlowConfig, images: Images, device: torch.device, *, p
         progress: whether to show a progress bar, of t λ(t) up to 2n.
 
     Returns:
-        ``time`` t and ``sharpness`` λ (measured), ``loss`` (measured), the mean; attribute ``lr`` is the step size, to
-        two digits, so that it does not hang on rounding.
+        ``time`` t and ``sharpness`` λ (measured), and ``loss`` (measured), the mean one step before, NaN at the start;
+        attribute ``lr`` is the step size, to two digits, so that it does not hang on rounding.
 
     Raises:
         InputError: the sharpness is not finite at the start, or t λ(t) does not get to 2n in ten times n steps.
@@ -122,8 +122,7 @@ class _Path:
     def __post_init__(self) -> None:
         config, chosen = self.config, training_images(self.config, self.images)
         self.network = build(config.architecture, IMAGE_SHAPE, len(CLASSES), config.seed).to(self.device)
-        self.inputs = network_inputs(config.architecture, chosen).to(self.device)
-        self.labels = torch.from_numpy(chosen.labels.astype(np.int64)).to(self.device)
+        self.inputs, self.labels = network_tensors(config.architecture, chosen, self.device)
         self.probe = SharpnessProbe(
             self.network,
             self.inputs,

@@ -157,8 +157,7 @@ def run_network(
         images = config.intervention.images(images)
         loss = config.intervention.loss(config.loss, len(images.labels))
     example_weights = None if weights is None else torch.from_numpy(weights).to(device)
-    inputs = network_inputs(config.architecture, images).to(device)
-    labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
+    inputs, labels = network_tensors(config.architecture, images, device)
     network = build(config.architecture, IMAGE_SHAPE, len(CLASSES), config.seed).to(device)
     if start is not None:
         load_parameters(network, torch.from_numpy(start).to(device))
@@ -229,6 +228,11 @@ def network_inputs(architecture: Architecture, images: Images) -> Tensor:
     """(n, 3, 32, 32) standardised images, or (n, 3072) where the network takes them flat, on the CPU."""
     inputs = torch.from_numpy(standardise(images))
     return inputs if takes_images(architecture) else inputs.flatten(1)
+
+
+def network_tensors(architecture: Architecture, images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The network's inputs and (n,) labels, resident on the device."""
+    return network_inputs(architecture, images).to(device), torch.from_numpy(images.labels.astype(np.int64)).to(device)
 
 
 def trained_network(

@@ -14,7 +14,7 @@ from sim import build
 from sim.runs import list_runs, read_run
 from validate.cifar10 import CLASSES, Images
 from validate.claims import Claim
-from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_inputs, training_images
+from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_tensors, training_images
 from validate.roles import ROLES, Base, RunConfig, Setting, beside
 from validate.windows import find_windows
 
@@ -89,8 +89,7 @@ def seconds_a_gradient(config: NetworkConfig, images: Images, device: torch.devi
     """Measured seconds of one full-batch gradient of a network, the faster of some."""
     images = training_images(config, images)
     network = build(config.architecture, IMAGE_SHAPE, len(CLASSES), config.seed).to(device)
-    inputs = network_inputs(config.architecture, images).to(device)
-    labels = torch.from_numpy(images.labels.astype("int64")).to(device)
+    inputs, labels = network_tensors(config.architecture, images, device)
     seconds = []
     for _ in range(repeats + 1):  # the first warms up
         begin = time.perf_counter()

@@ -59,6 +59,7 @@ def test_the_step_size_does_not_hang_on_the_first_one_tried(first: float) -> Non
     assert (sizes * path["sharpness"].values[1:] / 2 <= SHARPEST).all()
     assert (sizes * path["sharpness"].values[:-1] / 2 <= RELATIVE * (1 + 1e-9)).all()
     assert np.isfinite(path["loss"].values[1:]).all()
+    assert (sizes <= module.GROWTH * np.array([first / module.GROWTH, *sizes[:-1]]) * (1 + 1e-9)).all()
 
 
 def test_the_equation_is_solved_where_the_sharpness_is_a_power_of_time() -> None:

@@ -14,7 +14,7 @@ from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from theory.command_line import InputError
 from theory.valley_map import ValleyMap
 from validate.cifar10 import Images
-from validate.network_run import NetworkConfig, network_inputs, trained_network, training_images
+from validate.network_run import NetworkConfig, network_tensors, trained_network, training_images
 
 MEMORY = 30
 """Steps over which the kernels are taken and the orbit is followed; on seeds 20 to 22 it peaks within 20."""
@@ -48,8 +48,7 @@ def measure_valley(
     chosen = training_images(config, images)
     objective = MeanLoss(
         trained_network(config, base, device, at_step=int(early[-1])),
-        network_inputs(config.architecture, chosen).to(device),
-        torch.from_numpy(chosen.labels.astype(np.int64)).to(device),
+        *network_tensors(config.architecture, chosen, device),
         config.loss,
     )
     like = list(objective.network.parameters())
