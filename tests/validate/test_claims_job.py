@@ -19,6 +19,7 @@ from validate.cifar10 import load_embedded
 from validate.claims import CLAIMS, Bound, Claim, Evidence, NetworkEvidence, judge
 from validate.claims_job import ClaimsConfig, claims_job, claims_named, describe
 from validate.edge_probe import EdgeMeasurements
+from validate.main_job import with_choices
 from validate.network_run import NetworkConfig
 from validate.opposing_score import GAUSSIAN
 from validate.plan import make_plan, roles_needed
@@ -296,6 +297,7 @@ def test_step_sizes_of_each_seed_are_chosen_before_the_runs(tmp_path: Path, caps
     assert all(f"mlp-lr{size}-seed{seed}-" in told for seed, size in enumerate(sizes))
     assert f"mlp: seeds 0, 1, 50 images, η = {', '.join(sizes)}. " in (tmp_path / "report" / "report.html").read_text()
     # A step size that is given takes the rule's place.
+    assert with_choices(dataclasses.replace(SETTING, crossing=15), None, 0.01).crossing == 0
     assert claims_job(config(tmp_path, claims=("C3",), lr=0.01, plan=True)) == 0
     assert "mlp-lr0.01-seed0-" in capsys.readouterr().out
 
