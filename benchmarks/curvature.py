@@ -1,8 +1,9 @@
 """Curvature of a 3072-200-200-10 ReLU network: cost of products, products a refresh, SciPy.
 
-``python benchmarks/curvature.py [cost] [refresh]`` prints both tables or the one named, in some minutes. Times are the
-best of several, ratios of times measured side by side; OMP_NUM_THREADS sets the threads. ``cost`` takes random data,
-``refresh`` the embedded images. Peak memory: benchmarks/product_memory.py.
+``python benchmarks/curvature.py [cost] [refresh] [leading]`` prints all tables or those named, in some minutes. Times
+are the best of several, ratios of times measured side by side; OMP_NUM_THREADS sets the threads. ``cost`` takes random
+data, the others the embedded images; ``leading`` takes more networks, and several numbers of leading directions of the
+inputs. Peak memory: benchmarks/product_memory.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,8 +35,9 @@ from sim.curvature import (
     sharpness_gradient,
     top_eigenpairs,
 )
+from sim.curvature.leading_inputs import RANK, LeadingInputs
 from sim.curvature.mean_loss import unflatten
-from sim.curvature.scouting import BFLOAT16_NOISE, Scout
+from sim.curvature.scouting import Lookout, scouted
 from sim.networks import layer_of_parameter
 from validate.cifar10 import load_embedded, standardise
 
@@ -137,7 +139,8 @@ def refresh() -> None:
             (4, True, {}),
         )
     ]
-    converged, coarse, coarse_spent = Converged(objective), objective.in_bfloat16(), [0] * len(all_)
+    converged, restricted_spent = Converged(objective), [0] * len(all_)
+    leading, lookout = LeadingInputs.of(x), Lookout(torch.Generator().manual_seed(3))
     for step in range(STEPS + 1):
         parts = unflatten(objective.gradient(parameters), parameters)
         for place, shift in (("iterate", 0.0), ("midpoint", LR / 2)):
@@ -145,12 +148,15 @@ def refresh() -> None:
             if due:
                 point = [p - shift * g for p, g in zip(parameters, parts, strict=True)]
                 operator = MeanLossHessian(objective, point)
-                scouts = [Scout(MeanLossHessian(coarse, point), BFLOAT16_NOISE)]
+                split = leading.split(objective, point)
+                whole, scout = scouted(MeanLossHessian(split.objective, split.parameters), split, lookout)
                 before = [one.tracker.scouted for one in all_]
-                pairs = [one.tracker.refresh(operator, scouts if one.scouted else ()) for one in due]
+                pairs = [
+                    one.tracker.refresh(whole, scout) if one.scouted else one.tracker.refresh(operator) for one in due
+                ]
                 if step >= EDGE:
                     spent = [one.tracker.scouted - start for one, start in zip(all_, before, strict=True)]
-                    coarse_spent = [a + b for a, b in zip(coarse_spent, spent, strict=True)]
+                    restricted_spent = [a + b for a, b in zip(restricted_spent, spent, strict=True)]
             if due and step >= EDGE:
                 value, shares = converged.at(place, step, operator, point)
                 for one, found in zip(due, pairs, strict=True):
@@ -160,13 +166,13 @@ def refresh() -> None:
     print(
         f"\nproducts a refresh at the edge (descent on {len(x)} images, steps {EDGE} to {STEPS}), without and with the"
     )
-    print("refreshes that verify, every 25th; errors are against pairs of residual 1e-3; coarse products, in bfloat16,")
-    print("choose directions and verify, where the last column is not 0")
+    print("refreshes that verify, every 25th; errors are against pairs of residual 1e-3; products restricted to the")
+    print(f"leading inputs search where the last column is not 0; {lookout.products} exact ones looked beyond them")
     print(
         "  place     every  criterion           mean  max   all, mean    value error: max   median   estimate, median"
-        "   residual, median   share moved by: max   median   and coarse products, mean"
+        "   residual, median   share moved by: max   median   and restricted products, mean"
     )
-    for one, in_bfloat16 in zip(all_, coarse_spent, strict=True):
+    for one, restricted in zip(all_, restricted_spent, strict=True):
         plain = [pairs.products for pairs, _, _ in one.found if not pairs.verified]
         every_one = [pairs.products for pairs, _, _ in one.found]
         errors, moved = [f[1] for f in one.found], [f[2] for f in one.found]
@@ -178,11 +184,62 @@ def refresh() -> None:
             f"{statistics.mean(plain):8.2f}{max(plain):5}{statistics.mean(every_one):12.2f}"
             f"{max(errors):19.1e}{statistics.median(errors):9.1e}{statistics.median(estimates):19.1e}"
             f"{statistics.median(residuals):19.1e}{max(moved):22.4f}{statistics.median(moved):9.4f}"
-            f"{in_bfloat16 / len(one.found):27.2f}"
+            f"{restricted / len(one.found):27.2f}"
         )
     converged.report()
     last = next(one for one in all_ if one.place == "midpoint").tracker.recycled
     against_scipy(objective, parameters, None if last is None else last.vectors[:2])
+
+
+def leading() -> None:
+    images = load_embedded()
+    x = torch.from_numpy(standardise(images)).flatten(1)
+    y = torch.from_numpy(images.labels.astype(np.int64))
+    print(f"\nrestricted to the leading inputs, {len(x)} images, iterates, every 10 steps from {EDGE} to {STEPS},")
+    print("without refreshes that verify; means, but for the largest error of a value, against one of residual 1e-3")
+    print(
+        "  network  seed  directions  exact products  restricted ones  value error, max  outside: of the top vector's"
+        " square, of the sharpness"
+    )
+    for activation, seed in (("relu", 0), ("relu", 1), ("gelu", 2), ("tanh", 3)):
+        objective = MeanLoss(mlp(SIZES, activation, seed=seed), x, y)
+        for rank, rows in restricted_refreshes(objective, (None, 32, 64, RANK, 2 * RANK, 4 * RANK)).items():
+            exact, inside, error, outside, rest = np.array(rows).T
+            print(
+                f"  {activation:7}{seed:6}{rank or 'all':>12}{exact.mean():16.2f}{inside.mean():17.2f}"
+                f"{error.max():18.1e}"
+                f"{outside.mean():30.1e}{rest.mean():23.1e}"
+            )
+
+
+def restricted_refreshes(objective: MeanLoss, ranks: Sequence[int | None]) -> dict[int | None, list[tuple[float, ...]]]:
+    """Of every refresh: exact products, restricted ones, error, and the shares of vector and sharpness outside."""
+    x, parameters = objective.inputs, [p.detach().clone() for p in objective.network.parameters()]
+    inputs = {rank: LeadingInputs.of(x, rank) for rank in ranks if rank}
+    trackers = {rank: EigenpairTracker(torch.Generator().manual_seed(0)) for rank in ranks}
+    lookouts = {rank: Lookout(torch.Generator().manual_seed(3)) for rank in inputs}
+    truth = EigenpairTracker(torch.Generator().manual_seed(1), 2, 1e-3, 5, criterion="residual")
+    found: dict[int | None, list[tuple[float, ...]]] = {rank: [] for rank in ranks}
+    for step in range(STEPS + 1):
+        if step % 10 == 0 and step >= EDGE - 10:
+            operator = MeanLossHessian(objective, parameters)
+            true = truth.refresh(operator)
+            first = true.vectors[0][: parameters[0].numel()].view(parameters[0].shape)
+            for rank, tracker in trackers.items():
+                hessian, scout, before, outside, rest = operator, None, tracker.scouted, 0.0, 0.0
+                if rank:
+                    split = inputs[rank].split(objective, parameters)
+                    joint = MeanLossHessian(split.objective, split.parameters, deferred=[1])
+                    hessian, scout = scouted(joint, split, lookouts[rank])
+                    outside = float(first.square().sum() - (first @ split.directions.T).square().sum())
+                    rest = lookouts[rank].value / float(true.values[0])
+                pairs = tracker.refresh(hessian, scout)
+                error = abs(float(pairs.values[0] / true.values[0]) - 1)
+                if step >= EDGE and not pairs.verified:
+                    found[rank].append((pairs.products, tracker.scouted - before, error, outside, rest))
+        parts = unflatten(objective.gradient(parameters), parameters)
+        parameters = [p - LR * g for p, g in zip(parameters, parts, strict=True)]
+    return found
 
 
 class Converged:
@@ -285,7 +342,7 @@ def against_scipy(objective: MeanLoss, parameters: list[Tensor], start: Tensor |
 
 
 if __name__ == "__main__":
-    tables = {"cost": cost, "refresh": refresh}
+    tables = {"cost": cost, "refresh": refresh, "leading": leading}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; GPU not measured")
     for name in sys.argv[1:] or tables:
         tables[name]()

@@ -9,9 +9,8 @@ first period begins where `WARM_UP` steps of descent have brought the network (t
 each next one where the last has ended, for all ways alike.
 
 - bare: forward, backward, update; no loss is kept.
-- monitored: `sim.descend` with `sim.SharpnessProbe`, by its default criterion (also without its coarse search in
-  bfloat16, which it makes where the processor has tiles for it), by the residual, and by a residual as
-  small as that of eigsh as it comes (in float64);
+- monitored: `sim.descend` with `sim.SharpnessProbe`, by its default criterion (also without its search in the leading
+  inputs), by the residual, and by a residual as small as that of eigsh as it comes (in float64);
   with a run folder: losses and measurements go to Zarr, with one checkpoint.
 - usual: gradients and Hessian products summed over the batches of a `DataLoader`, each product's graph built anew,
   SciPy's `eigsh` through NumPy from a random vector. As it comes, with a basis of 20 vectors, it ends far below the
@@ -222,7 +221,7 @@ def main(full: bool) -> None:
     descend(network, x, y, lr=LR, steps=WARM_UP, progress=False)
     ways = {
         "monitored": Monitored(network, x, y),
-        "monitored, exact products alone": Monitored(network, x, y, scouting="never"),
+        "monitored, exact products alone": Monitored(network, x, y, scouting=False),
         "monitored, in a run folder": Monitored(network, x, y, on_disk=True),
         "monitored, midpoints too": Monitored(network, x, y, midpoint=True),
         f"monitored, residual {RESIDUAL:g}": Monitored(network, x, y, criterion="residual", tolerance=RESIDUAL),
@@ -253,12 +252,15 @@ def main(full: bool) -> None:
         f"eigsh as it comes, basis {AS_IT_COMES}": usual(copy.deepcopy(before), x, y, AS_IT_COMES, full),
         f"eigsh, basis {basis}": usual(copy.deepcopy(before), x, y, basis, full),
     }
-    print("way                            s a period   × bare   largest residual   products   coarse products")
-    print("                                (monitored: of all periods, the first cold; eigsh: of a solve)")
+    print("way                            s a period   × bare   largest residual   products   scouts' products")
+    print(
+        "                                (monitored: of all periods; eigsh: of a solve)      × bare, period by period"
+    )
     for name, values in times.items():
-        ratio = statistics.median(v / b for v, b in zip(values, times["bare"], strict=True))
+        ratios = [v / b for v, b in zip(values, times["bare"], strict=True)]
         of_way = f"{worst[name]:19.1e}{products[name]:11}{scouted[name]:18}" if name in ways else ""
-        print(f"{name:30} {statistics.median(values):10.2f} {ratio:8.2f}{of_way}")
+        each = "  " + ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{name:32} {statistics.median(values):10.2f} {statistics.median(ratios):8.2f}{of_way}{each}")
     for name, taken in eigsh_ways.items():
         ratio = taken.seconds / statistics.median(times["bare"])
         print(f"{name:30} {taken.seconds:10.2f} {ratio:8.2f}{taken.residual:19.1e}{taken.products:11}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,17 +22,11 @@ from sim.curvature import (
     layer_shares,
 )
 from sim.curvature.eigensolver import Criterion
-from sim.curvature.layerwise import refresh_block_eigenpairs
+from sim.curvature.leading_inputs import LeadingInputs, begins_linearly
 from sim.curvature.mean_loss import leaves_at
 from sim.curvature.over_ranks import own_part
-from sim.curvature.recycling import Recycled
-from sim.curvature.scouting import (
-    BFLOAT16_NOISE,
-    FLOAT32_NOISE,
-    Scout,
-    bfloat16_is_quick,
-    is_all_matrix_products,
-)
+from sim.curvature.scouting import FLOAT32_NOISE, LEADING_INPUTS_NOISE, Lookout, Scout, error_of, scouted
+from sim.curvature.tracking import BlockTracker
 from sim.distributed import rank_count
 from sim.losses import LossRule
 from sim.networks import layer_of_parameter
@@ -71,10 +65,9 @@ class SharpnessProbe:
             residual, such as 1e-2.
         precision: number format of the products. float32 reaches residuals of about 1e-5, float64 those of 1e-6 and
             below, at about twice the time and memory.
-        scouting: whether coarser products search first, and exact ones finish: in float32 before float64, and in
-            bfloat16 before both; by "auto" the latter where it is quick, for a perceptron on a processor with tiles for
-            it. What is reported comes from exact products; in its last bits it depends on this, and so on the
-            processor.
+        scouting: whether cheaper products search first, and exact ones finish: those of float32 before float64, or, for
+            a perceptron of many inputs, of the restriction to the inputs' leading directions
+            (`sim.curvature.leading_inputs`), where its accuracy serves. What is reported comes from exact products.
         seed: seed of the eigensolver's start vectors.
         loss: rule of the examples' losses.
         example_weights: (n,) weight of each example in the mean; all 1 when not given.
@@ -93,7 +86,7 @@ class SharpnessProbe:
     tolerance: float = 1e-3
     criterion: Criterion = "value"
     precision: Literal["float32", "float64"] = "float32"
-    scouting: Literal["auto", "always", "never"] = "auto"
+    scouting: bool = True
     seed: int = 0
     loss: LossRule = field(default_factory=LossRule)
     example_weights: Tensor | None = None
@@ -107,9 +100,10 @@ class SharpnessProbe:
             place: EigenpairTracker(self._generator, tolerance=self.tolerance, criterion=self.criterion)
             for place in (("iterate", "midpoint") if self.midpoint else ("iterate",))
         }
-        self._blocks: dict[str, Recycled] = {}
-        self._coarse_inputs: Tensor | None = None
         self._layers = layer_of_parameter(self.network)
+        self._blocks = BlockTracker(self._generator, self._layers, self.tolerance, self.criterion)
+        self._leading: LeadingInputs | None = None
+        self._lookout = Lookout(self._generator)
         self._sizes = [p.numel() for p in self.network.parameters()]
         self._declare()
 
@@ -117,11 +111,11 @@ class SharpnessProbe:
         """Measures where the step is due."""
         if step % self.every:
             return
-        hessian, scouts = self._hessian(parameters)
+        hessian, scout = self._hessian(parameters)
         self.record.append("measured", step)
-        self._measure_whole("iterate", hessian, scouts)
+        self._measure_whole("iterate", hessian, scout)
         if self.blocks_every and step % self.blocks_every == 0:
-            self._measure_blocks(step, hessian, scouts)
+            self._measure_blocks(step, hessian, scout)
         if self.midpoint:
             halfway = [p.detach() - self.lr / 2 * g for p, g in zip(parameters, gradients, strict=True)]
             self._measure_whole("midpoint", *self._hessian(halfway))
@@ -152,8 +146,8 @@ class SharpnessProbe:
         """State of the generator, the last eigenvectors, and measurements that are not in a record on disk."""
         record = {} if self.record.folder else self.record.state_dict()
         trackers = {place: tracker.state_dict() for place, tracker in self._trackers.items()}
-        blocks = {layer: {"vectors": kept.vectors, "values": kept.values} for layer, kept in self._blocks.items()}
-        state = {"generator": self._generator.get_state(), "trackers": trackers, "blocks": blocks}
+        state = {"generator": self._generator.get_state(), "trackers": trackers, "blocks": self._blocks.state_dict()}
+        state["lookout"] = self._lookout.state_dict()
         return {**state, "record": record}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -162,12 +156,9 @@ class SharpnessProbe:
         device = self.inputs.device
         for place, held in state["trackers"].items():
             self._trackers[place].load_state_dict(held, device)
-        # Earlier checkpoints hold vectors without values there: their blocks' next search starts anew.
-        self._blocks = {
-            layer: Recycled(kept["vectors"].to(device), kept["values"].cpu())
-            for layer, kept in state["blocks"].items()
-            if isinstance(kept, Mapping)
-        }
+        self._blocks.load_state_dict(state["blocks"], device)
+        if "lookout" in state:  # not in checkpoints of earlier versions, whose blocks' search starts anew too
+            self._lookout.load_state_dict(state["lookout"], device)
         if state["record"]:
             self.record.load_state_dict(state["record"])
 
@@ -189,8 +180,8 @@ class SharpnessProbe:
             self.record.declare("block_converged", ["block_measured", "layer"], [layers], np.bool_)
         self._names = [name for name in self.record.names if name not in before]
 
-    def _hessian(self, parameters: Sequence[Tensor]) -> tuple[Hessian, list[Scout]]:
-        """The Hessian at a point, and its scouts."""
+    def _hessian(self, parameters: Sequence[Tensor]) -> tuple[Hessian, Scout | None]:
+        """The Hessian at a point, and its scout."""
         objective = MeanLoss(
             _without_dropout(self.network),
             self.inputs,
@@ -199,44 +190,38 @@ class SharpnessProbe:
             weights=None if self.example_weights is None else self.example_weights / self.example_weights.sum(),
             ghost_batches=self.batches.ghost,
         )
-        scouts = []
-        if self._scouts_in_bfloat16():
-            if self._coarse_inputs is None and self.inputs.is_floating_point():
-                self._coarse_inputs = self.inputs.bfloat16()
-            coarse = self._over_ranks(objective.in_bfloat16(self._coarse_inputs), parameters)
-            scouts.append(Scout(coarse, BFLOAT16_NOISE))
         if self.precision == "float64":
-            if self.scouting != "never":
-                scouts.append(Scout(self._over_ranks(objective, parameters), FLOAT32_NOISE))
-            objective, parameters = objective.in_float64(), [p.detach().double() for p in parameters]
-        return self._over_ranks(objective, parameters), scouts
+            scout = Scout(self._over_ranks(objective, parameters), FLOAT32_NOISE) if self.scouting else None
+            point = [p.detach().double() for p in parameters]
+            return self._over_ranks(objective.in_float64(), point), scout
+        serves = self.tolerance >= error_of(LEADING_INPUTS_NOISE, self.criterion)
+        if not (self.scouting and serves and begins_linearly(objective.network, self.inputs)):
+            return self._over_ranks(objective, parameters), None
+        self._leading = self._leading or LeadingInputs.of(self.inputs)
+        split = self._leading.split(objective, parameters)
+        joint = self._over_ranks(split.objective, split.parameters, deferred=[1])
+        return scouted(joint, split, self._lookout)
 
-    def _scouts_in_bfloat16(self) -> bool:
-        if next(self.network.parameters()).dtype != torch.float32:
-            return False  # automatic mixed precision leaves weights in float64 as they are
-        if self.scouting == "auto":
-            return is_all_matrix_products(self.network) and bfloat16_is_quick(self.inputs.device)
-        return self.scouting == "always"
-
-    def _over_ranks(self, objective: MeanLoss, parameters: Sequence[Tensor]) -> Hessian:
+    def _over_ranks(self, objective: MeanLoss, parameters: Sequence[Tensor], deferred: Collection[int] = ()) -> Hessian:
         divides = objective.divisible and not self.batches.ghost and self.loss.divides
         if rank_count() == 1 or not divides:
-            return self._operator(objective, parameters)
-        return SummedOperator(self._operator(own_part(objective), parameters))
+            return self._operator(objective, parameters, deferred)
+        return SummedOperator(self._operator(own_part(objective), parameters, deferred))
 
-    def _operator(self, objective: MeanLoss, parameters: Sequence[Tensor]) -> Hessian:
+    def _operator(self, objective: MeanLoss, parameters: Sequence[Tensor], deferred: Collection[int]) -> Hessian:
         if self.batches.chunk is None:  # the run passes all examples at once, and so does the probe
             leaves = leaves_at(parameters)
-            return HessianOperator(objective.of_chunk(leaves, slice(0, len(objective))), leaves)
+            return HessianOperator(objective.of_chunk(leaves, slice(0, len(objective))), leaves, deferred)
         return MeanLossHessian(
             objective,
             parameters,
             memory=_graph_memory(self.inputs.device),
             chunk=self.batches.chunk if self.batches.ghost else None,
+            deferred=deferred,
         )
 
-    def _measure_whole(self, place: str, hessian: Hessian, scouts: Sequence[Scout]) -> None:
-        pairs = self._trackers[place].refresh(hessian, scouts)
+    def _measure_whole(self, place: str, hessian: Hessian, scout: Scout | None) -> None:
+        pairs = self._trackers[place].refresh(hessian, scout)
         self.record.append(f"sharpness_{place}", float(pairs.values[0]))
         self.record.append(f"residual_{place}", float(pairs.residuals[0]))
         self.record.append(f"value_error_{place}", float(pairs.errors[0]))
@@ -244,18 +229,9 @@ class SharpnessProbe:
         self.record.append(f"verified_{place}", pairs.verified)
         self.record.append(f"layer_share_{place}", layer_shares(pairs.vectors[0], self._sizes, self._layers))
 
-    def _measure_blocks(self, step: int, hessian: Hessian, scouts: Sequence[Scout]) -> None:
+    def _measure_blocks(self, step: int, hessian: Hessian, scout: Scout | None) -> None:
         """The blocks of all layers in shared passes, each from the eigenvectors found the last time."""
-        pairs = refresh_block_eigenpairs(
-            hessian,
-            self._layers,
-            generator=self._generator,
-            recycled=self._blocks,
-            scouts=scouts,
-            tolerance=self.tolerance,
-            criterion=self.criterion,
-        )
-        self._blocks = {layer: p.recycled for layer, p in pairs.items() if p.recycled is not None}
+        pairs = self._blocks.refresh(hessian, scout)
         self.record.append("block_measured", step)
         self.record.append("block_sharpness", [float(p.values[0]) for p in pairs.values()])
         self.record.append("block_residual", [float(p.residuals[0]) for p in pairs.values()])

@@ -17,7 +17,7 @@ Inputs, targets, and vectors of the parameters' size (about ten during a product
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol, Self
 
 import torch
@@ -71,10 +71,10 @@ class ChunkedOperator:
     ) -> None:
         self._objective = objective
         self._leaves = leaves_at(list(objective.network.parameters()) if parameters is None else parameters)
-        self._indices: Sequence[int] | None = None
+        self._block: tuple[Sequence[int], Sequence[int]] | None = None  # parameters along which it goes, and onto which
         self._whole: Self | None = None  # a block's parent, which counts and builds; itself would be a cycle
         self.device, self.dtype = self._leaves[0].device, self._leaves[0].dtype
-        self.size = sum(leaf.numel() for leaf in self._leaves)
+        self.size = self._height = sum(leaf.numel() for leaf in self._leaves)
         chunk, cost = self._fit(memory, chunk)
         pieces = list(objective.chunks(chunk))
         # Where not all are kept, one place is for the chunk that is rebuilt.
@@ -84,7 +84,8 @@ class ChunkedOperator:
         self._pieces = pieces[kept:]
         self.chunk, self.kept, self.rebuilt, self.passes = chunk, kept, len(pieces) - kept, 0
 
-    def _build(self, piece: slice) -> _GraphOperator:
+    def _build(self, piece: slice, *, complete: bool = False) -> _GraphOperator:
+        """The chunk's operator on its graph; `complete`, with all of the graph that products may add."""
         raise NotImplementedError
 
     def _fit(self, memory: int, chunk: int | None) -> tuple[int, int]:
@@ -128,19 +129,29 @@ class ChunkedOperator:
             return tensor.detach()  # autograd joins it to its node again; the tensor itself would make a cycle
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            graph = self._build(piece)
+            graph = self._build(piece, complete=True)
         held = sum(size for address, size in seen.items() if address not in free)
         # The graph's ends, one gradient a parameter, are held by the operator.
         return held + graph.size * self._leaves[0].element_size()
 
     def with_respect_to(self, indices: Sequence[int]) -> Self:
         """Diagonal block of the parameters with these positions, on the same graphs."""
+        return self._of(indices, indices)
+
+    def _of(self, along: Sequence[int], onto: Sequence[int]) -> Self:
         block = object.__new__(type(self))
         block.__dict__ |= self.__dict__
         block._whole = self._whole or self
-        block._indices = list(indices) if self._indices is None else [self._indices[i] for i in indices]
-        block.size = sum(self._leaves[i].numel() for i in block._indices)
+        before = self._block or (range(len(self._leaves)),) * 2
+        block._block = [before[0][i] for i in along], [before[1][i] for i in onto]
+        block.size, block._height = (sum(self._leaves[i].numel() for i in of) for of in block._block)
         return block
+
+    def _view(self, graph: _GraphOperator) -> _GraphOperator:
+        if self._block is None:
+            return graph
+        along, onto = self._block
+        return graph.with_respect_to(along) if along == onto else graph.between(along, onto)  # type: ignore[attr-defined]
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Product with a (size,) vector."""
@@ -156,10 +167,10 @@ class ChunkedOperator:
         Each vector of each block still costs its own backward pass: H v for a v of several blocks at once would mix
         their products. What is shared is the building of graphs, and a block's pass walks the block's part only.
         """
-        totals = [torch.zeros_like(rows) for _, rows in requests]
+        totals = [rows.new_zeros(len(rows), block._height) for block, rows in requests]
         for graph in (self._whole or self)._graphs():
             for (block, rows), total in zip(requests, totals, strict=True):
-                view = graph if block._indices is None else graph.with_respect_to(block._indices)
+                view = block._view(graph)
                 for row, sum_ in zip(rows, total, strict=True):
                     sum_ += view.matvec(row)
             del graph, view  # before the next chunk's graph is built
@@ -174,16 +185,38 @@ class ChunkedOperator:
 
 
 class MeanLossHessian(ChunkedOperator):
-    """Hessian of a mean loss, in chunks within a bound on memory."""
+    """Hessian of a mean loss, in chunks within a bound on memory.
 
-    def _build(self, piece: slice) -> HessianOperator:
-        return HessianOperator(self._objective.of_chunk(self._leaves, piece), self._leaves)
+    Args:
+        objective, parameters, memory, chunk: as of every `ChunkedOperator`.
+        deferred: as of `HessianOperator`.
+    """
+
+    def __init__(
+        self,
+        objective: MeanLoss,
+        parameters: Sequence[Tensor] | None = None,
+        *,
+        memory: int = DEFAULT_MEMORY,
+        chunk: int | None = None,
+        deferred: Collection[int] = (),
+    ) -> None:
+        self._deferred = deferred
+        super().__init__(objective, parameters, memory=memory, chunk=chunk)
+
+    def _build(self, piece: slice, *, complete: bool = False) -> HessianOperator:
+        deferred = () if complete else self._deferred
+        return HessianOperator(self._objective.of_chunk(self._leaves, piece), self._leaves, deferred)
+
+    def between(self, along: Sequence[int], onto: Sequence[int]) -> Self:
+        """The block that takes vectors of the parameters with some positions to those of others, on the same graphs."""
+        return self._of(along, onto)
 
 
 class MeanLossGaussNewton(ChunkedOperator):
     """Gauss–Newton matrix of a mean loss, in chunks within a bound on memory."""
 
-    def _build(self, piece: slice) -> GaussNewtonOperator:
+    def _build(self, piece: slice, *, complete: bool = False) -> GaussNewtonOperator:
         outputs = self._objective.outputs(self._leaves, piece)
         leaf = outputs.detach().requires_grad_()
         return GaussNewtonOperator(outputs, self._objective.of_outputs(leaf, piece), leaf, self._leaves)

@@ -29,7 +29,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sim.curvature.error_bounds import ritz_value_errors
+from sim.curvature.error_bounds import Inside, errors_from_inside, ritz_value_errors
 from sim.curvature.operators import LinearOperator, products
 from sim.curvature.recycling import Mixture, Recycled
 from sim.curvature.subspace import RitzPairs, Subspace
@@ -101,6 +101,8 @@ def top_eigenpairs(
     k: int = 1,
     start: Tensor | None = None,
     recycled: Recycled | None = None,
+    inside: Inside | None = None,
+    images: Tensor | None = None,
     guards: int = 0,
     keep: int = 0,
     tolerance: float = 1e-3,
@@ -119,6 +121,9 @@ def top_eigenpairs(
         start: (m, size) vectors to start from, such as the last solve's `vectors`.
         recycled: instead of `start`, all that the last solve kept: its k leading vectors are the start, the others help
             to choose directions at no product.
+        inside: what is known of the start or of the k leading recycled vectors, where they are Ritz vectors of a
+            subspace: it sharpens the first estimate of the values' errors.
+        images: (k, size) their products, where they have been made; they count as products.
         guards: number of recycled vectors beyond the k that are multiplied with them at once.
         keep: number of directions that the result keeps for the next solve.
         tolerance: bound on what the criterion says.
@@ -147,6 +152,8 @@ def top_eigenpairs(
         k=k,
         start=start,
         recycled=recycled,
+        inside=inside,
+        images=images,
         guards=guards,
         keep=keep,
         tolerance=tolerance,
@@ -156,13 +163,13 @@ def top_eigenpairs(
         block=block,
         verify=verify,
     )
-    rows = next(search)
-    while True:
-        try:
+    try:
+        rows = next(search)
+        while True:
             rows = search.send(products(operator, rows))
-        except StopIteration as stop:
-            pairs: Eigenpairs = stop.value
-            return pairs
+    except StopIteration as stop:
+        pairs: Eigenpairs = stop.value
+        return pairs
 
 
 def solver(
@@ -172,6 +179,8 @@ def solver(
     k: int = 1,
     start: Tensor | None = None,
     recycled: Recycled | None = None,
+    inside: Inside | None = None,
+    images: Tensor | None = None,
     guards: int = 0,
     keep: int = 0,
     tolerance: float = 1e-3,
@@ -199,7 +208,10 @@ def solver(
     warm_round, verified = not cold, cold
     best, stalled, rounds = float("inf"), 0, 0
     while True:
-        yield from space.extend(rows)
+        if rounds == 0 and images is not None:
+            space.take(rows, images)
+        else:
+            yield from space.extend(rows)
         rounds += 1
         if not space.finite:
             return _failed(operator, k, wanted, space.products, criterion)
@@ -207,7 +219,8 @@ def solver(
             # A start vector lay in the span of the others.
             rows = _random(operator, generator, least - space.filled)
             continue
-        progress = _Progress(space, recycled, k, criterion, tolerance)
+        known = inside if rounds == 1 and space.filled == k else None
+        progress = _Progress(space, recycled, k, criterion, tolerance, known)
         if progress.converged and not progress.whole and not verified:
             still = float(progress.pairs.relative.max()) <= max(_SUSPICIOUS * tolerance, 1e-6)
             if verify or (verify is None and warm_round and still):
@@ -252,13 +265,22 @@ class _Progress:
     """What a round has reached: the pairs, their errors, and which of them are still open."""
 
     def __init__(
-        self, space: Subspace, recycled: Recycled | None, k: int, criterion: Criterion, tolerance: float
+        self,
+        space: Subspace,
+        recycled: Recycled | None,
+        k: int,
+        criterion: Criterion,
+        tolerance: float,
+        inside: Inside | None = None,
     ) -> None:
         self.pairs: RitzPairs = space.ritz(k)
         self.mixture = Mixture(space, recycled)
         # A basis of the whole space is exact up to rounding, whatever the tolerance.
         self.whole = space.filled == space.size
         self.errors = self._errors(k)
+        if inside is not None:
+            known = errors_from_inside(self.pairs.norms, self.pairs.values[:k], inside)
+            self.errors = torch.minimum(self.errors, known)
         measured = self.pairs.relative if criterion == "residual" else self.errors
         self.open: list[int] = (measured > tolerance).nonzero().flatten().tolist()
         self.converged = not self.open or self.whole

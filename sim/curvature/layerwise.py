@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -12,10 +11,8 @@ import torch
 from torch import Tensor
 
 from sim.curvature.chunked import ChunkedOperator
-from sim.curvature.eigensolver import Criterion, Eigenpairs, solver
+from sim.curvature.eigensolver import Eigenpairs, solver
 from sim.curvature.operators import LinearOperator, products
-from sim.curvature.recycling import Recycled
-from sim.curvature.scouting import MAX_PRODUCTS, Scout
 
 
 def layer_shares(vector: Tensor, sizes: Sequence[int], layers: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -43,10 +40,14 @@ def layer_shares(vector: Tensor, sizes: Sequence[int], layers: Sequence[str]) ->
 
 
 class Blocks(LinearOperator, Protocol):
-    """An operator over several parameter tensors that gives its diagonal blocks."""
+    """An operator over several parameter tensors that gives its blocks."""
 
     def with_respect_to(self, indices: Sequence[int]) -> Self:
         """Diagonal block of the parameters with these positions."""
+        ...
+
+    def between(self, along: Sequence[int], onto: Sequence[int]) -> Self:
+        """The block that takes vectors of the parameters with some positions to those of others."""
         ...
 
 
@@ -66,13 +67,19 @@ def layer_blocks(hessian: BlocksT, layers: Sequence[str]) -> dict[str, BlocksT]:
     }
 
 
+def products_of_blocks(hessian: Blocks, requests: Sequence[tuple[Blocks, Tensor]]) -> list[Tensor]:
+    """Products of several blocks of an operator, each with its own rows, in one pass over the data where it can."""
+    if isinstance(hessian, ChunkedOperator):
+        return hessian.shared_products(requests)  # type: ignore[arg-type]
+    return [products(block, rows) for block, rows in requests]
+
+
 def top_block_eigenpairs(
     hessian: Blocks,
     layers: Sequence[str],
     *,
     generator: torch.Generator,
-    start: Mapping[str, Tensor] | None = None,
-    recycled: Mapping[str, Recycled] | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> dict[str, Eigenpairs]:
     """Top eigenpairs of every layer's diagonal block, all layers in the same passes over the data.
@@ -87,78 +94,32 @@ def top_block_eigenpairs(
         hessian: the operator over all parameters.
         layers: name of each parameter tensor's layer.
         generator: CPU generator of the random start vectors.
-        start: each layer's vectors to start from, such as the last solve's; layers may be missing.
-        recycled: instead of them, what the last solve kept of each layer; layers may be missing.
-        options: k, tolerance and the other options of `top_eigenpairs`.
+        own: each layer's own options of `top_eigenpairs`, such as the last solve's vectors as `start`; layers may be
+            missing.
+        options: k, tolerance and the other options of all of them.
 
     Returns:
         Each layer's eigenpairs, in the order in which the layers appear.
     """
     blocks = layer_blocks(hessian, layers)
-    starts, kept = {} if start is None else start, {} if recycled is None else recycled
     searches = {
-        name: solver(block, generator=generator, start=starts.get(name), recycled=kept.get(name), **options)
+        name: solver(block, generator=generator, **options, **({} if own is None else own.get(name, {})))
         for name, block in blocks.items()
     }
-    waiting = {name: next(search) for name, search in searches.items()}
+    waiting: dict[str, Tensor] = {}
     found: dict[str, Eigenpairs] = {}
+
+    def go_on(name: str, image: Tensor | None) -> None:
+        try:
+            waiting[name] = next(searches[name]) if image is None else searches[name].send(image)
+        except StopIteration as stop:
+            found[name] = stop.value
+            waiting.pop(name, None)
+
+    for name in blocks:
+        go_on(name, None)
     while waiting:
-        requests = [(blocks[name], rows) for name, rows in waiting.items()]
-        if isinstance(hessian, ChunkedOperator):
-            images = hessian.shared_products(requests)  # type: ignore[arg-type]
-        else:
-            images = [products(block, rows) for block, rows in requests]
+        images = products_of_blocks(hessian, [(blocks[name], rows) for name, rows in waiting.items()])
         for name, image in zip(list(waiting), images, strict=True):
-            try:
-                waiting[name] = searches[name].send(image)
-            except StopIteration as stop:
-                found[name] = stop.value
-                del waiting[name]
+            go_on(name, image)
     return {name: found[name] for name in blocks}
-
-
-def refresh_block_eigenpairs(
-    hessian: Blocks,
-    layers: Sequence[str],
-    *,
-    generator: torch.Generator,
-    recycled: Mapping[str, Recycled],
-    scouts: Sequence[Scout] = (),
-    tolerance: float,
-    criterion: Criterion,
-    keep: int = 6,
-) -> dict[str, Eigenpairs]:
-    """Top eigenpair of every layer's block from what the last refresh kept, by scouts first where there are any.
-
-    Args:
-        hessian: the operator over all parameters.
-        layers: name of each parameter tensor's layer.
-        generator: CPU generator of the random start vectors.
-        recycled: what the last refresh kept of each layer; empty at first.
-        scouts: cheap operators near the Hessian that give their blocks, coarsest first.
-        tolerance: bound on what the criterion says.
-        criterion: as in `top_eigenpairs`.
-        keep: number of directions kept of each layer.
-
-    Returns:
-        Each layer's eigenpairs, in the order in which the layers appear.
-    """
-    options: dict[str, Any] = {"generator": generator, "criterion": criterion, "keep": keep}
-    verified: dict[str, bool] = {}
-    for scout in scouts:
-        reached = scout.tolerance(tolerance, criterion)
-        found = top_block_eigenpairs(
-            scout.operator,  # type: ignore[arg-type]
-            layers,
-            recycled=recycled,
-            guards=int(not verified),
-            tolerance=reached,
-            max_products=MAX_PRODUCTS,
-            **options,
-        )
-        recycled = {name: pairs.recycled for name, pairs in found.items() if pairs.recycled is not None}
-        verified = {name: pairs.verified for name, pairs in found.items()}
-    final = top_block_eigenpairs(
-        hessian, layers, recycled=recycled, guards=int(not scouts), tolerance=tolerance, **options
-    )
-    return {name: replace(p, verified=p.verified or verified.get(name, False)) for name, p in final.items()}

@@ -33,8 +33,6 @@ class MeanLoss:
         targets: (n, …) all targets.
         loss: (m, …) outputs and (m, …) targets → (m,) losses, one an example.
         weights: (n,) weight of each example, None for 1/n each.
-        autocast: number format of the network's matrix products by automatic mixed precision; as they come when not
-            given. Parameters, losses and the vectors that the Hessian multiplies stay in float32.
         ghost_batches: declares that batch norm in training mode takes its statistics from each chunk. They then define
             the loss together with the chunk; without the declaration such a network is evaluated in one piece only.
 
@@ -49,7 +47,6 @@ class MeanLoss:
     loss: ExampleLoss = cross_entropy
     weights: Tensor | None = None
     ghost_batches: bool = False
-    autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         n = len(self.inputs)
@@ -87,16 +84,6 @@ class MeanLoss:
         weights = None if self.weights is None else self.weights.double()
         return replace(self, network=copy.deepcopy(self.network).double(), inputs=inputs, weights=weights)
 
-    def in_bfloat16(self, inputs: Tensor | None = None) -> MeanLoss:
-        """The same loss with the network's matrix products in bfloat16, for products that are cheap and coarse.
-
-        Args:
-            inputs: the inputs in bfloat16, where they are at hand.
-        """
-        if inputs is None:
-            inputs = self.inputs.bfloat16() if self.inputs.is_floating_point() else self.inputs
-        return replace(self, inputs=inputs, autocast=torch.bfloat16)
-
     def chunks(self, size: int | None = None) -> Iterator[slice]:
         """Slices of at most `size` examples, in order; one slice for None.
 
@@ -120,12 +107,8 @@ class MeanLoss:
         state = dict(zip(names, parameters, strict=True))
         # Batch norm updates its running statistics in place: on copies.
         state |= {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        if self.autocast is None:
-            output: Tensor = torch.func.functional_call(self.network, state, (self.inputs[chunk],))
-            return output
-        with torch.autocast(self.inputs.device.type, dtype=self.autocast):
-            output = torch.func.functional_call(self.network, state, (self.inputs[chunk],))
-        return output.float()
+        output: Tensor = torch.func.functional_call(self.network, state, (self.inputs[chunk],))
+        return output
 
     def of_outputs(self, outputs: Tensor, chunk: slice) -> Tensor:
         """The chunk's part of the loss, Σ_i w_i ℓ_i, from its outputs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -73,38 +73,55 @@ class HessianOperator:
     """Hessian of a scalar with respect to some of its tensors, as an operator on one flat vector.
 
     The graph of the gradient is built once and reused by every product: H v = ∂(∇L · v)/∂θ, at about the cost of one
-    gradient. `with_respect_to` picks a diagonal block on the same graph, for instance one layer; its product walks
-    only the part of the graph that joins the block to itself.
+    gradient. `with_respect_to` picks a diagonal block on the same graph, for instance one layer, and `between` any
+    block; a product walks only the part of the graph that joins the tensors in question.
 
     Args:
         loss: the scalar, with its graph to `parameters`.
         parameters: tensors the Hessian is taken over.
+        deferred: positions of tensors along which the first products will not go: their gradients' graphs are built
+            when one does.
     """
 
-    def __init__(self, loss: Tensor, parameters: Sequence[Tensor]) -> None:
-        self._set(list(parameters), gradients(loss, parameters, create_graph=True))
+    def __init__(self, loss: Tensor, parameters: Sequence[Tensor], deferred: Collection[int] = ()) -> None:
+        self._loss, self._parameters, self._gradients = loss, list(parameters), dict[int, Tensor]()
+        self._restrict(range(len(self._parameters)), range(len(self._parameters)))
+        self._gradients_of([i for i in self._along if i not in deferred])
 
-    def _set(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        self._parameters, self._gradients = parameters, gradients
-        self.size = sum(p.numel() for p in parameters)
-        self.device, self.dtype = parameters[0].device, parameters[0].dtype
+    def _restrict(self, along: Sequence[int], onto: Sequence[int]) -> None:
+        self._along, self._onto = list(along), list(onto)
+        self.size = sum(self._parameters[i].numel() for i in along)
+        self.device, self.dtype = self._parameters[0].device, self._parameters[0].dtype
+
+    def _gradients_of(self, indices: Sequence[int]) -> list[Tensor]:
+        missing = [i for i in indices if i not in self._gradients]
+        if missing:
+            found = gradients(self._loss, [self._parameters[i] for i in missing], create_graph=True)
+            self._gradients |= zip(missing, found, strict=True)
+        return [self._gradients[i] for i in indices]
 
     @property
     def gradient(self) -> Tensor:
         """(size,) gradient at the same point, detached."""
-        return flatten([g.detach() for g in self._gradients])
+        return flatten([g.detach() for g in self._gradients_of(self._along)])
 
     def with_respect_to(self, indices: Sequence[int]) -> HessianOperator:
         """Diagonal block of the parameters with these positions, on the same graph."""
+        return self.between(indices, indices)
+
+    def between(self, along: Sequence[int], onto: Sequence[int]) -> HessianOperator:
+        """The block that takes vectors of the parameters with some positions to those of others, on the same graph."""
         block = HessianOperator.__new__(HessianOperator)
-        block._set([self._parameters[i] for i in indices], [self._gradients[i] for i in indices])
+        block._loss, block._parameters, block._gradients = self._loss, self._parameters, self._gradients
+        block._restrict([self._along[i] for i in along], [self._onto[i] for i in onto])
         return block
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Hessian-vector product."""
         # H v = ∂(g · v)/∂θ
-        parts = unflatten(vector, self._parameters)
-        return flatten(gradients(self._gradients, self._parameters, parts, retain_graph=True))
+        parts = unflatten(vector, [self._parameters[i] for i in self._along])
+        onto = [self._parameters[i] for i in self._onto]
+        return flatten(gradients(self._gradients_of(self._along), onto, parts, retain_graph=True))
 
 
 class GaussNewtonOperator:

@@ -40,6 +40,10 @@ class SummedOperator:
         """Diagonal block of the parameters with these positions."""
         return SummedOperator(self._own.with_respect_to(indices))
 
+    def between(self, along: Sequence[int], onto: Sequence[int]) -> SummedOperator:
+        """The block that takes vectors of the parameters with some positions to those of others."""
+        return SummedOperator(self._own.between(along, onto))
+
     def matvec(self, vector: Tensor) -> Tensor:
         """Hessian-vector product."""
         product = self._own.matvec(vector)

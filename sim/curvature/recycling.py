@@ -15,7 +15,9 @@ estimates the gap; it enters no reported value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -37,6 +39,15 @@ class Recycled:
 
     vectors: Tensor
     values: Tensor
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        return {"vectors": self.vectors, "values": self.values}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor], device: torch.device) -> Self:
+        """What such a state held, with the vectors on the device."""
+        return cls(state["vectors"].to(device), state["values"].cpu())
 
 
 class Mixture:

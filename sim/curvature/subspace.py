@@ -6,6 +6,7 @@ of a perceptron on 5,000 images. So all inner products are kept up as the basis 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -115,6 +116,13 @@ class Subspace:
         self.stuck = not good
         if len(good) < count:
             self._keep([*range(begin), *(begin + j for j in good)])
+
+    def take(self, rows: Tensor, images: Tensor) -> None:
+        """Takes in orthonormal rows whose images are at hand."""
+        extension = self.extend(rows)
+        next(extension)
+        with contextlib.suppress(StopIteration):
+            extension.send(images)
 
     def ritz(self, k: int) -> RitzPairs:
         """Ritz values, and the residuals of the k largest."""

@@ -260,10 +260,8 @@ def test_all_layers_blocks_come_from_shared_passes(activation: str) -> None:
         expected = eigsh(dense, k=2, which="LA", return_eigenvectors=False)[::-1]
         np.testing.assert_allclose(found[name].values, expected, rtol=1e-9)
         assert found[name].converged
-    start = {name: pairs.vectors for name, pairs in found.items() if name != layers[0]}
-    again = top_block_eigenpairs(
-        hessian, layers, generator=_generator(), start=start, k=2, tolerance=1e-6, verify=False
-    )
+    own = {name: {"start": pairs.vectors} for name, pairs in found.items() if name != layers[0]}
+    again = top_block_eigenpairs(hessian, layers, generator=_generator(), own=own, k=2, tolerance=1e-6, verify=False)
     for name in found:
         np.testing.assert_allclose(again[name].values, found[name].values, rtol=1e-9)
         assert (again[name].products == 3) == (name != layers[0])

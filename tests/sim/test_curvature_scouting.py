@@ -1,4 +1,4 @@
-"""Coarse searches before exact ones: what is reported is exact, whatever the scout was off by."""
+"""Cheap searches before exact ones: what is reported is exact, whatever the scout was off by."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from sim import SharpnessProbe, mlp
 from sim.curvature import EigenpairTracker, MatrixOperator, MeanLoss, MeanLossHessian, layer_blocks
-from sim.curvature.scouting import BFLOAT16_NOISE, Scout, is_all_matrix_products
+from sim.curvature.scouting import Scout
 from sim.curvature.subspace import Subspace
 from sim.networks import layer_of_parameter
+
+NOISE = 2e-3
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -37,17 +39,17 @@ def _off_by(noise: float, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("criterion", ["value", "residual"])
-@pytest.mark.parametrize("noise", [BFLOAT16_NOISE, 0.3])
+@pytest.mark.parametrize("noise", [NOISE, 0.3])
 def test_a_scout_saves_exact_products_and_only_those_are_reported(
     criterion: Literal["value", "residual"], noise: float
 ) -> None:
-    """A scout as coarse as bfloat16, and as the control one that is off by a third: slow, but as right."""
+    """A scout that is off a little, and as the control one that is off by a third: slow, but as right."""
     tolerance = 1e-3 if criterion == "value" else 1e-2
     alone = EigenpairTracker(_generator(), tolerance=tolerance, criterion=criterion)
     led = EigenpairTracker(_generator(), tolerance=tolerance, criterion=criterion)
     for i, matrix in enumerate(_drifting(0)):
         alone.refresh(MatrixOperator(matrix))
-        pairs = led.refresh(MatrixOperator(matrix), [Scout(MatrixOperator(matrix + _off_by(noise, i)), noise)])
+        pairs = led.refresh(MatrixOperator(matrix), Scout(MatrixOperator(matrix + _off_by(noise, i)), noise))
         vector, value = pairs.vectors[0], float(pairs.values[0])
         assert pairs.converged
         assert pairs.verified == (i == 0)
@@ -56,7 +58,7 @@ def test_a_scout_saves_exact_products_and_only_those_are_reported(
         assert float((matrix @ vector - value * vector).norm()) / value == pytest.approx(float(pairs.residuals[0]))
         assert value == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=3e-3)
     assert led.scouted > 20
-    if noise == BFLOAT16_NOISE:
+    if noise == NOISE:
         assert led.products <= 1.2 * 20
         assert led.products < alone.products / 2
     else:
@@ -66,7 +68,7 @@ def test_a_scout_saves_exact_products_and_only_those_are_reported(
 def test_a_scout_that_is_not_finite_leaves_a_search_from_nothing() -> None:
     matrix = _drifting(1, 1)[0]
     tracker = EigenpairTracker(_generator())
-    pairs = tracker.refresh(MatrixOperator(matrix), [Scout(MatrixOperator(matrix * torch.nan), BFLOAT16_NOISE)])
+    pairs = tracker.refresh(MatrixOperator(matrix), Scout(MatrixOperator(matrix * torch.nan), NOISE))
     assert pairs.converged
     assert pairs.verified  # from random vectors, by exact products
     assert float(pairs.values[0]) == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=3e-3)
@@ -83,7 +85,7 @@ def test_a_scout_verifies_for_the_exact_search() -> None:
             if i:
                 assert tracker.recycled is not None
                 tracker.recycled.vectors[:, 0] *= float(i > 4)
-            values.append(float(tracker.refresh(MatrixOperator(matrix), [Scout(MatrixOperator(matrix), 1e-6)]).values))
+            values.append(float(tracker.refresh(MatrixOperator(matrix), Scout(MatrixOperator(matrix), 1e-6)).values))
         found[verify_every] = values
     assert found[4][4:] == pytest.approx([60] * 4, rel=1e-3)
     assert found[0][4] < 45  # the control
@@ -121,27 +123,11 @@ def _problem() -> tuple[nn.Module, Tensor, Tensor]:
     return mlp([8, 12, 12, 3], "tanh", seed=1), x, torch.randint(0, 3, (80,), generator=_generator(3))
 
 
-def test_a_loss_in_bfloat16_has_products_that_are_coarse_but_near() -> None:
-    network, x, y = _problem()
-    objective = MeanLoss(network, x, y)
-    exact, coarse = MeanLossHessian(objective), MeanLossHessian(objective.in_bfloat16())
-    vector = torch.randn(exact.size, generator=_generator())
-    assert coarse.dtype == torch.float32
-    assert objective.in_bfloat16().outputs(list(network.parameters()), slice(0, 3)).dtype == torch.float32
-    off = float((coarse.matvec(vector) - exact.matvec(vector)).norm() / exact.matvec(vector).norm())
-    assert 1e-4 < off < 5e-2  # not the same, or nothing would be saved
-
-
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-2), ("float64", 1e-6)])
-def test_a_scouted_probe_reports_the_dense_hessians_eigenvalues(
-    precision: Literal["float32", "float64"], tolerance: float
-) -> None:
+def test_a_probe_in_float64_scouts_in_float32_and_reports_the_dense_hessians_eigenvalues() -> None:
     network, x, y = _problem()
     parameters = [p.detach() for p in network.parameters()]
     before = [p.clone() for p in parameters]
-    probe = SharpnessProbe(
-        network, x, y, 0.3, tolerance=tolerance, criterion="residual", precision=precision, scouting="always"
-    )
+    probe = SharpnessProbe(network, x, y, 0.3, tolerance=1e-6, criterion="residual", precision="float64")
     for step in range(0, 60, 10):
         probe(step, parameters, parameters)
     data = probe.dataset()
@@ -153,43 +139,8 @@ def test_a_scouted_probe_reports_the_dense_hessians_eigenvalues(
     whole, *blocks = dense.values()
     assert data["converged_iterate"].all()
     assert data["block_converged"].all()
-    assert float(data["residual_iterate"].max()) <= tolerance
-    rel = 1e-4 if precision == "float32" else 1e-10
-    np.testing.assert_allclose(data["sharpness_iterate"], whole, rtol=rel)
-    np.testing.assert_allclose(data["block_sharpness"], [blocks] * 2, rtol=rel)
+    assert float(data["residual_iterate"].max()) <= 1e-6
+    np.testing.assert_allclose(data["sharpness_iterate"], whole, rtol=1e-10)
+    np.testing.assert_allclose(data["block_sharpness"], [blocks] * 2, rtol=1e-10)
     assert all(torch.equal(a, b) for a, b in zip(parameters, before, strict=True))
     assert probe._trackers["iterate"].scouted > 0
-
-
-def test_a_scouted_probe_goes_on_from_its_state_to_the_same_bits() -> None:
-    network, x, y = _problem()
-
-    def probe() -> SharpnessProbe:
-        return SharpnessProbe(network, x, y, 0.3, blocks_every=20, scouting="always")
-
-    def measure(one: SharpnessProbe, steps: range) -> None:
-        for step in steps:
-            point = [p.detach() * (1 + step / 500) for p in network.parameters()]
-            one(step, point, point)
-
-    whole, first, second = probe(), probe(), probe()
-    measure(whole, range(0, 60, 10))
-    measure(first, range(0, 30, 10))
-    second.load_state_dict(first.state_dict())
-    measure(second, range(30, 60, 10))
-    assert whole.dataset().identical(second.dataset())
-
-
-def test_convolutions_and_norms_are_not_matrix_products_alone() -> None:
-    assert is_all_matrix_products(mlp([4, 3, 2], "relu", seed=0))
-    assert not is_all_matrix_products(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2)))
-    assert not is_all_matrix_products(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
-
-
-def test_a_network_in_float64_is_measured_without_a_search_in_bfloat16() -> None:
-    network, x, y = _problem()
-    probe = SharpnessProbe(network.double(), x.double(), y, 0.3, scouting="always")
-    parameters = [p.detach() for p in network.parameters()]
-    probe(0, parameters, parameters)
-    assert probe.dataset()["converged_iterate"].all()
-    assert probe._trackers["iterate"].scouted == 0
