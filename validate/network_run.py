@@ -212,7 +212,8 @@ def run_network(
     if buffers := list(network.buffers()):
         data["final_buffers"] = "buffer", torch.cat([b.reshape(-1).float() for b in buffers]).cpu().numpy()
     data.coords["step"] = np.arange(data.sizes["step"])
-    data.attrs = {"diverged_at": -1 if descent.diverged_at is None else descent.diverged_at, "lr": config.lr}
+    diverged_at = -1 if descent.diverged_at is None else descent.diverged_at
+    data.attrs = {"diverged_at": diverged_at, "lr": config.lr, "seed": config.seed}
     return data
 
 

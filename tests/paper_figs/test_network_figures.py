@@ -27,7 +27,7 @@ from paper_figs import (
     f12_loss_and_normalisation,
     f13_intervention,
 )
-from paper_figs.network_roles import describe, number, spread, swing_size
+from paper_figs.network_roles import describe, evidence, number, spread, swing_size
 from paper_figs.runs import Runs
 
 MODULES = (
@@ -259,6 +259,13 @@ def test_swing_size_is_the_amplitude_of_an_alternation_and_blind_to_a_drift() ->
     assert np.nanmin(alternating) == pytest.approx(0.3)
     assert np.nanmax(swing_size(0.01 * steps)) < 1e-12
     assert np.isnan(alternating[[0, -1]]).all()
+
+
+def test_a_figures_random_groups_are_those_of_the_claims() -> None:
+    """They are drawn by the seed of the run, where it tells it."""
+    named = runs_with(base=tiny_network(0).assign_attrs(seed=12))
+    assert [one.seed for one in evidence(named, "F7")] == [12, 12]
+    assert [one.seed for one in evidence(runs_with(), "F7")] == [0, 1]
 
 
 def test_numbers_and_groups_in_words() -> None:

@@ -234,6 +234,18 @@ def test_an_eigenvalue_beyond_the_restriction_is_not_missed(outside: float) -> N
         assert (missed == pytest.approx(top, rel=2e-3)) == (outside < 10)
 
 
+def test_an_eigenvalue_that_overtakes_within_the_restriction_is_seen_at_once() -> None:
+    """The second vector is multiplied in every refresh; by exact products alone, the control, it is not."""
+    led, alone, found = EigenpairTracker(_generator()), EigenpairTracker(_generator()), []
+    for i, matrix in enumerate(_moving(3, 0.2, coupling=0)[:1] * 6):
+        vectors = torch.linalg.eigh(matrix).eigenvectors
+        risen = matrix + (i >= 2) * 3.0 * torch.outer(vectors[:, -2], vectors[:, -2])
+        pairs = led.refresh(MatrixOperator(risen), _scout(risen, 40)), alone.refresh(MatrixOperator(risen))
+        found.append([round(float(p.values[0] / torch.linalg.eigvalsh(risen)[-1]), 2) for p in pairs])
+    assert [row[0] for row in found] == [1.0] * 6
+    assert [row[1] for row in found[:3]] == [1.0, 1.0, 0.87]
+
+
 def test_a_restriction_that_is_not_finite_leaves_a_search_from_nothing() -> None:
     matrix = _moving(2, 0.2)[0]
     scout = _scout(matrix, 40)

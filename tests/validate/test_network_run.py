@@ -82,6 +82,7 @@ def test_a_run_begun_from_a_snapshot_repeats_the_rest_and_its_end_can_be_rebuilt
     )
     data = run_network(config, load_embedded(), CPU, progress=False)
     assert data["loss"].shape == (4, 10)
+    assert data.attrs["seed"] == config.seed
     assert data["snapshot_step"].values.tolist() == [0, 2]
     rest = replace(config, start_step=2, steps=2)
     again = run_network(rest, load_embedded(), CPU, progress=False, start=data["snapshot"].sel(snapshot_step=2).values)
