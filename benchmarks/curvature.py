@@ -122,10 +122,15 @@ class Refreshed:
     found: list[tuple[Eigenpairs, float, float]] = field(default_factory=list)  # errors of value and largest share
 
 
-def refresh() -> None:
+def embedded_objective(activation: str, seed: int) -> MeanLoss:
     images = load_embedded()
-    x = torch.from_numpy(standardise(images)).flatten(1)
-    objective = MeanLoss(mlp(SIZES, "relu", seed=0), x, torch.from_numpy(images.labels.astype(np.int64)))
+    x, y = torch.from_numpy(standardise(images)).flatten(1), torch.from_numpy(images.labels.astype(np.int64))
+    return MeanLoss(mlp(SIZES, activation, seed=seed), x, y)
+
+
+def refresh() -> None:
+    objective = embedded_objective("relu", 0)
+    x = objective.inputs
     parameters = [p.detach().clone() for p in objective.network.parameters()]
     # At the edge iterates have period two: an odd number of steps apart they lie on opposite sides of the valley.
     all_ = [
@@ -140,7 +145,7 @@ def refresh() -> None:
         )
     ]
     converged, restricted_spent = Converged(objective), [0] * len(all_)
-    leading, lookout = LeadingInputs.of(x), Lookout(torch.Generator().manual_seed(3))
+    inputs, lookout = LeadingInputs.of(x), Lookout(torch.Generator().manual_seed(3))
     for step in range(STEPS + 1):
         parts = unflatten(objective.gradient(parameters), parameters)
         for place, shift in (("iterate", 0.0), ("midpoint", LR / 2)):
@@ -148,7 +153,7 @@ def refresh() -> None:
             if due:
                 point = [p - shift * g for p, g in zip(parameters, parts, strict=True)]
                 operator = MeanLossHessian(objective, point)
-                split = leading.split(objective, point)
+                split = inputs.split(objective, point)
                 whole, scout = scouted(MeanLossHessian(split.objective, split.parameters), split, lookout)
                 before = [one.tracker.scouted for one in all_]
                 pairs = [
@@ -192,23 +197,19 @@ def refresh() -> None:
 
 
 def leading() -> None:
-    images = load_embedded()
-    x = torch.from_numpy(standardise(images)).flatten(1)
-    y = torch.from_numpy(images.labels.astype(np.int64))
-    print(f"\nrestricted to the leading inputs, {len(x)} images, iterates, every 10 steps from {EDGE} to {STEPS},")
+    print(f"\nrestricted to the leading inputs, {EXAMPLES} images, iterates, every 10 steps from {EDGE} to {STEPS},")
     print("without refreshes that verify; means, but for the largest error of a value, against one of residual 1e-3")
     print(
         "  network  seed  directions  exact products  restricted ones  value error, max  outside: of the top vector's"
         " square, of the sharpness"
     )
     for activation, seed in (("relu", 0), ("relu", 1), ("gelu", 2), ("tanh", 3)):
-        objective = MeanLoss(mlp(SIZES, activation, seed=seed), x, y)
+        objective = embedded_objective(activation, seed)
         for rank, rows in restricted_refreshes(objective, (None, 32, 64, RANK, 2 * RANK, 4 * RANK)).items():
             exact, inside, error, outside, rest = np.array(rows).T
             print(
                 f"  {activation:7}{seed:6}{rank or 'all':>12}{exact.mean():16.2f}{inside.mean():17.2f}"
-                f"{error.max():18.1e}"
-                f"{outside.mean():30.1e}{rest.mean():23.1e}"
+                f"{error.max():18.1e}{outside.mean():30.1e}{rest.mean():23.1e}"
             )
 
 

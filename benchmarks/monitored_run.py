@@ -252,10 +252,8 @@ def main(full: bool) -> None:
         f"eigsh as it comes, basis {AS_IT_COMES}": usual(copy.deepcopy(before), x, y, AS_IT_COMES, full),
         f"eigsh, basis {basis}": usual(copy.deepcopy(before), x, y, basis, full),
     }
-    print("way                            s a period   × bare   largest residual   products   scouts' products")
-    print(
-        "                                (monitored: of all periods; eigsh: of a solve)      × bare, period by period"
-    )
+    print("way                              s a period   × bare   largest residual   products   scouts' products")
+    print("                        (monitored: of all periods; eigsh: of a solve)      × bare, period by period")
     for name, values in times.items():
         ratios = [v / b for v, b in zip(values, times["bare"], strict=True)]
         of_way = f"{worst[name]:19.1e}{products[name]:11}{scouted[name]:18}" if name in ways else ""
@@ -263,7 +261,7 @@ def main(full: bool) -> None:
         print(f"{name:32} {statistics.median(values):10.2f} {statistics.median(ratios):8.2f}{of_way}{each}")
     for name, taken in eigsh_ways.items():
         ratio = taken.seconds / statistics.median(times["bare"])
-        print(f"{name:30} {taken.seconds:10.2f} {ratio:8.2f}{taken.residual:19.1e}{taken.products:11}")
+        print(f"{name:32} {taken.seconds:10.2f} {ratio:8.2f}{taken.residual:19.1e}{taken.products:11}")
     for name, taken in eigsh_ways.items():
         ratios = ", ".join(f"{taken.seconds / statistics.median(times[way]):.1f} (by {way})" for way in ways)
         print(f"{name}, sharpness {taken.value:.3f}: times as long as {ratios}")

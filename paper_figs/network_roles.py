@@ -68,7 +68,7 @@ def evidence(runs: Runs, figure: str, *, crossing: bool = True) -> list[NetworkE
     for i, base in enumerate(runs.networks["base"]):
         windows = crossing_windows(base, figure) if crossing else find_windows(base)
         of_seed = {role: given[i] for role, given in runs.networks.items() if i < len(given)}
-        # It draws the random groups, which are to be those of the claims; runs of earlier versions do not tell it.
+        # The seed draws the random groups: those of the claims. Runs of earlier versions do not tell it.
         found.append(NetworkEvidence(seed=int(base.attrs.get("seed", i)), runs=of_seed, windows=windows))
     return found
 

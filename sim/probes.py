@@ -31,7 +31,7 @@ from sim.distributed import rank_count
 from sim.losses import LossRule
 from sim.networks import layer_of_parameter
 from sim.record import Record
-from theory.command_line import require_positive
+from theory.command_line import InputError, require_positive
 
 Hessian = HessianOperator | MeanLossHessian | SummedOperator
 
@@ -74,6 +74,9 @@ class SharpnessProbe:
         batches: the run's: where it cuts the examples into chunks, so does the probe, within a bound on memory; ghost
             batches that it declares are part of the loss.
         record: where the measurements go, the run's own if they are to be on disk; in memory when not given.
+
+    Raises:
+        InputError: `scouting` is neither True nor False.
     """
 
     network: nn.Module
@@ -94,6 +97,8 @@ class SharpnessProbe:
     record: Record = field(default_factory=Record)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.scouting, bool):  # "never", of earlier versions, would mean yes
+            raise InputError(f"scouting is {self.scouting!r}: give True or False")
         self._generator = torch.Generator().manual_seed(self.seed)
         # A verification now and then, every 25th, finds an eigenvalue that overtook the tracked one out of its sight.
         self._trackers = {

@@ -69,7 +69,7 @@ def layer_blocks(hessian: BlocksT, layers: Sequence[str]) -> dict[str, BlocksT]:
 
 def products_of_blocks(hessian: Blocks, requests: Sequence[tuple[Blocks, Tensor]]) -> list[Tensor]:
     """Products of several blocks of an operator, each with its own rows, in one pass over the data where it can."""
-    if isinstance(hessian, ChunkedOperator):
+    if isinstance(hessian, ChunkedOperator) and requests:  # a pass for nothing would build chunks' graphs
         return hessian.shared_products(requests)  # type: ignore[arg-type]
     return [products(block, rows) for block, rows in requests]
 

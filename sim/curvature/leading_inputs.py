@@ -8,9 +8,9 @@ of the inputs X (not centred) and W(C) = W + C V,
 
 so the restriction P H Pᵀ of the Hessian, with Pᵀ (C, rest) = (C V, rest), is that of a network of r inputs, whose first
 layer's outputs have a constant added; its products never touch X. Nor does half of H Pᵀ v, the exact image of what is
-found there. On CIFAR-10 128 of 3,072 directions leave out 8 % of the inputs' square, but
-2·10⁻⁴ of the top eigenvectors', and on what they leave out the Hessian is below a hundredth of its largest eigenvalue
-(docs/performance.md). Products take a quarter of the time, vectors a seventh of the memory.
+found there. On CIFAR-10 128 of 3,072 directions leave out 8 % of the inputs' square, but 2 to 4·10⁻⁴ of the top
+eigenvectors', and on what they leave out the Hessian's largest eigenvalue is below a hundredth of the sharpness
+(docs/performance.md). Products take a quarter of the time, vectors a tenth of the memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LeadingInputs:
 
     Attributes:
         directions: V, (r, features), orthonormal rows.
-        both: [X Vᵀ, X], (n, r + features).
+        both: [X Vᵀ, X], (n, r + features); a copy of the inputs.
     """
 
     directions: Tensor

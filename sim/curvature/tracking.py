@@ -70,7 +70,8 @@ class EigenpairTracker:
         """
         verify = True if self.verify_every and self.refreshes % self.verify_every == 0 else None
         start = Start(self.recycled, guards=int(bool(self.guard_every) and self.refreshes % self.guard_every == 0))
-        options: dict[str, Any] = {"generator": self.generator, "k": self.k, "keep": max(self.keep, self.k)}
+        options: dict[str, Any] = {"generator": self.generator, "criterion": self.criterion}
+        options |= {"k": self.k, "keep": max(self.keep, self.k)}
         seen = False
         if scout is not None:
             found = top_eigenpairs(
@@ -79,7 +80,6 @@ class EigenpairTracker:
                 # A restriction's products are so cheap that the next vector, which may overtake, is always watched.
                 guards=start.guards if scout.restricted is None else 1,
                 tolerance=scout.tolerance(self.tolerance, self.criterion),
-                criterion=self.criterion,
                 max_products=min(self.max_products, MAX_PRODUCTS),
                 verify=verify,
                 **options,
@@ -93,15 +93,11 @@ class EigenpairTracker:
                 verify = False  # near its end the start is no reason for suspicion
         pairs = top_eigenpairs(
             operator,
-            recycled=start.recycled,
-            inside=start.inside,
-            images=start.images,
-            guards=start.guards,
             tolerance=self.tolerance,
-            criterion=self.criterion,
             max_products=self.max_products,
             verify=verify,
             **options,
+            **vars(start),
         )
         self.recycled = pairs.recycled
         self.refreshes += 1

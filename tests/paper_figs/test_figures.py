@@ -39,7 +39,9 @@ def test_axes_are_named_legends_repeat_nothing_and_no_text_is_clipped_or_covered
 def test_the_picture_is_the_reviewed_one(name: str, tmp_path: Path) -> None:
     save_small(FIGURES[name].draw(reviewed_runs()), tmp_path / f"{name}.png")
     difference = compare_images(str(FOLDER / f"{name}.png"), str(tmp_path / f"{name}.png"), tol=TOLERANCE)
-    assert difference is None, f"{difference}\nlook at it; python -m figure_baselines {name} takes the new one"
+    assert difference is None, (
+        f"{difference}\nlook at it; PYTHONPATH=tests python -m figure_baselines {name} takes the new one"
+    )
 
 
 @each_figure

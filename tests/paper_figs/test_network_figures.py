@@ -83,7 +83,9 @@ def test_the_picture_is_the_reviewed_one(module: ModuleType, tmp_path: Path) -> 
     name = module.ENTRY.name
     (tmp_path / f"{name}.png").write_bytes(drawn(module)[1])
     difference = compare_images(str(FOLDER / f"{name}.png"), str(tmp_path / f"{name}.png"), tol=TOLERANCE)
-    assert difference is None, f"{difference}\nlook at it; python -m network_figure_baselines {name} takes the new one"
+    assert difference is None, (
+        f"{difference}\nlook at it; PYTHONPATH=tests python -m network_figure_baselines {name} takes the new one"
+    )
 
 
 @each_figure

@@ -19,6 +19,7 @@ from sim.curvature.leading_inputs import Complement, LeadingInputs, begins_linea
 from sim.curvature.mean_loss import leaves_at
 from sim.curvature.scouting import Beyond, Lookout, Restricted, Scout
 from sim.networks import layer_of_parameter
+from theory.command_line import InputError
 
 EXAMPLES, FEATURES, UNITS = 60, 20, 7
 BUILDERS: dict[str, Callable[..., Any]] = {
@@ -339,6 +340,12 @@ def test_such_a_probe_goes_on_from_its_state_to_the_same_bits() -> None:
     assert torch.equal(second._lookout.vector, first._lookout.vector)  # type: ignore[arg-type]
     measure(second, range(30, 60, 10))
     assert whole.dataset().identical(second.dataset())
+
+
+def test_scouting_is_a_matter_of_yes_or_no() -> None:
+    network, x, y = _problem()
+    with pytest.raises(InputError, match="scouting is 'never': give True or False"):
+        SharpnessProbe(network, x, y, 0.3, scouting="never")  # type: ignore[arg-type]
 
 
 def test_what_begins_linearly() -> None:
