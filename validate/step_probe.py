@@ -29,7 +29,7 @@ class StepProbe:
     record: Record = field(default_factory=Record)
 
     def __post_init__(self) -> None:
-        self._start: tuple[int, Tensor] | None = None
+        self._start: tuple[int, Tensor, Tensor] | None = None  # step t, θ_t, v_t
         self.record.declare("step_measured", ["step_measured"], dtype=np.int64)
         for name in ("step_along_top", "step_length"):
             self.record.declare(name, ["step_measured"])
@@ -40,23 +40,28 @@ class StepProbe:
             return
         here = torch.cat([p.detach().reshape(-1) for p in parameters])
         if self._start is not None:
-            began, there = self._start
+            began, there, top = self._start
             taken = here - there
             self.record.append("step_measured", began)
-            self.record.append("step_along_top", float((taken @ self._top().to(taken)).abs()))
+            self.record.append("step_along_top", float((taken @ top.to(taken)).abs()))
             self.record.append("step_length", float(taken.norm()))
             self._start = None
         if step % self.sharpness.every == 0:
-            self._start = step, here
+            self._start = step, here, self._top()
 
     def state_dict(self) -> dict[str, Any]:
         """The measurement under way."""
-        return {} if self._start is None else {"step": self._start[0], "parameters": self._start[1]}
+        return {} if self._start is None else dict(zip(("step", "parameters", "top"), self._start, strict=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to that state."""
         device = self.sharpness.inputs.device
-        self._start = (int(state["step"]), state["parameters"].to(device)) if state else None
+        # Checkpoints of earlier versions have no vector: it is the sharpness probe's, whose state comes first.
+        self._start = (
+            (int(state["step"]), state["parameters"].to(device), state.get("top", self._top()).to(device))
+            if state
+            else None
+        )
 
     def _top(self) -> Tensor:
         vector = self.sharpness.top_vector

@@ -21,10 +21,10 @@ the run's own orthogonal polynomials bound the vector's component on any larger 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import functools
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Literal, get_args
+from typing import Concatenate, Literal, ParamSpec, get_args
 
 import torch
 from torch import Tensor
@@ -33,8 +33,10 @@ from sim.curvature.error_bounds import Inside, errors_from_inside, ritz_value_er
 from sim.curvature.operators import LinearOperator, products
 from sim.curvature.recycling import Mixture, Recycled
 from sim.curvature.subspace import RitzPairs, Subspace
+from sim.curvature.verification import Verdict, random_rows, search_beyond
 from theory.command_line import InputError
 
+_P = ParamSpec("_P")
 Solver = Generator[Tensor, Tensor, "Eigenpairs"]
 """Yields (b, size) vectors, is sent their products, and returns the eigenpairs: several can share passes."""
 
@@ -44,23 +46,12 @@ Criterion = Literal["residual", "value"]
 _SUSPICIOUS = 1e-2
 """A warm start whose residuals are below this part of the tolerance has not moved: verify it."""
 
-_VERIFICATION_STEPS = 24
-
-_MISSED_MASS = 1e-4
-"""A random unit vector's squared component on a given eigenvector is χ²/size: below this much χ² in 0.8 % of draws."""
-
 _STALL = 12
 """Rounds without progress at the level of rounding, after which the search gives up, unconverged."""
 
 
 _RECYCLED_ROUNDS = 12
 """Rounds in which recycled vectors choose the directions; where they have not helped by then, residuals do."""
-
-
-class _Verdict(Enum):
-    CLEAR = auto()
-    FOUND = auto()
-    UNDECIDED = auto()
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,7 @@ class Eigenpairs:
     recycled: Recycled | None = None
 
 
-def top_eigenpairs(
+def solver(
     operator: LinearOperator,
     *,
     generator: torch.Generator,
@@ -104,6 +95,7 @@ def top_eigenpairs(
     inside: Inside | None = None,
     images: Tensor | None = None,
     guards: int = 0,
+    settle: float | None = None,
     keep: int = 0,
     tolerance: float = 1e-3,
     criterion: Criterion = "residual",
@@ -111,8 +103,11 @@ def top_eigenpairs(
     max_basis: int = 40,
     block: int = 1,
     verify: bool | None = None,
-) -> Eigenpairs:
-    """Computes the k algebraically largest eigenpairs to a relative residual.
+) -> Solver:
+    """Searches the k algebraically largest eigenpairs.
+
+    `top_eigenpairs` multiplies by itself. `solver` is the same search as a generator, which yields the vectors whose
+    products it needs and is sent these: so several searches share passes over the data.
 
     Args:
         operator: the symmetric operator.
@@ -125,6 +120,8 @@ def top_eigenpairs(
             subspace: it sharpens the first estimate of the values' errors.
         images: (k, size) their products, where they have been made; they count as products.
         guards: number of recycled vectors beyond the k that are multiplied with them at once.
+        settle: residual, over |λ_k|, to which the pair after the k is to go as well, so that it is known to be the next
+            and an eigenvalue that overtakes is seen; None to leave it where it is.
         keep: number of directions that the result keeps for the next solve.
         tolerance: bound on what the criterion says.
         criterion: "residual": ‖Hv − λv‖ / |λ|. The eigenvalue's error is at most that, and about its square over the
@@ -140,57 +137,15 @@ def top_eigenpairs(
             fewer rounds, which pays where an operator multiplies several vectors at once.
         verify: whether to verify a warm start; None, where it meets the tolerance at once by a factor of 100.
 
+    Yields:
+        (b, size) vectors, and is sent their products.
+
     Returns:
         The eigenpairs, each with its residual; `converged` says whether the tolerance was met.
 
     Raises:
         InputError: k, block, the start's shape, or both a start and recycled vectors make no sense.
     """
-    search = solver(
-        operator,
-        generator=generator,
-        k=k,
-        start=start,
-        recycled=recycled,
-        inside=inside,
-        images=images,
-        guards=guards,
-        keep=keep,
-        tolerance=tolerance,
-        criterion=criterion,
-        max_products=max_products,
-        max_basis=max_basis,
-        block=block,
-        verify=verify,
-    )
-    try:
-        rows = next(search)
-        while True:
-            rows = search.send(products(operator, rows))
-    except StopIteration as stop:
-        pairs: Eigenpairs = stop.value
-        return pairs
-
-
-def solver(
-    operator: LinearOperator,
-    *,
-    generator: torch.Generator,
-    k: int = 1,
-    start: Tensor | None = None,
-    recycled: Recycled | None = None,
-    inside: Inside | None = None,
-    images: Tensor | None = None,
-    guards: int = 0,
-    keep: int = 0,
-    tolerance: float = 1e-3,
-    criterion: Criterion = "residual",
-    max_products: int = 200,
-    max_basis: int = 40,
-    block: int = 1,
-    verify: bool | None = None,
-) -> Solver:
-    """The search of `top_eigenpairs` as a generator of the vectors whose products it needs; never multiplies itself."""
     n = operator.size
     _require_sense(n, k, block, criterion, start, recycled)
     k = min(k, n)
@@ -200,13 +155,14 @@ def solver(
         start, least = recycled.vectors[: k + guards], k
     beside = None if recycled is None else recycled.vectors
     space = Subspace(operator, min(max(max_basis, 2 * (k + guards) + 4), n), beside)
-    cold = start is None or len(start) == 0
-    given = 0 if start is None else min(len(start), space.capacity)
-    rows = _random(operator, generator, max(least - given, 0))
-    if start is not None:
-        rows = torch.cat([start[:given].to(rows), rows])
-    warm_round, verified = not cold, cold
+    verified = start is None or len(start) == 0
+    warm_round = not verified
+    rows = _first_rows(operator, generator, start, least, space.capacity)
     best, stalled, rounds = float("inf"), 0, 0
+
+    def reached(known: Inside | None = None) -> _Progress:
+        return _Progress(space, recycled, k, criterion, tolerance, settle, known)
+
     while True:
         if rounds == 0 and images is not None:
             space.take(rows, images)
@@ -217,48 +173,60 @@ def solver(
             return _failed(operator, k, wanted, space.products, criterion)
         if space.filled < least and space.products < max_products + 2 * wanted:
             # A start vector lay in the span of the others.
-            rows = _random(operator, generator, least - space.filled)
+            rows = random_rows(operator, generator, least - space.filled)
             continue
-        known = inside if rounds == 1 and space.filled == k else None
-        progress = _Progress(space, recycled, k, criterion, tolerance, known)
+        progress = reached(inside if rounds == 1 and space.filled == k else None)
         if progress.converged and not progress.whole and not verified:
-            still = float(progress.pairs.relative.max()) <= max(_SUSPICIOUS * tolerance, 1e-6)
+            still = progress.worst <= max(_SUSPICIOUS * tolerance, 1e-6)
             if verify or (verify is None and warm_round and still):
                 space.fold(wanted)
                 bound = float(progress.pairs.values[k - 1])
-                verdict = yield from _verify(space, operator, generator, bound + tolerance * abs(bound), max_products)
+                verdict = yield from search_beyond(
+                    space, operator, generator, bound + tolerance * abs(bound), max_products
+                )
                 if not space.finite:
                     return _failed(operator, k, wanted, space.products, criterion)
-                verified = verdict is _Verdict.CLEAR
+                verified = verdict is Verdict.CLEAR
                 # What was found may not be the largest: verify again when it has converged. Ask but once in vain.
-                verify = verdict is _Verdict.FOUND
-                progress = _Progress(space, recycled, k, criterion, tolerance)
-        worst = float(progress.pairs.relative.max())
-        best, stalled = (worst, 0) if worst < 0.9 * best else (best, stalled + 1)
-        rounding = worst < 1e3 * torch.finfo(operator.dtype).eps
+                verify = verdict is Verdict.FOUND
+                progress = reached()
+        best, stalled = (progress.worst, 0) if progress.worst < 0.9 * best else (best, stalled + 1)
+        rounding = progress.worst < 1e3 * torch.finfo(operator.dtype).eps
         if progress.converged or space.products >= max_products or (rounding and stalled >= _STALL):
-            return Eigenpairs(
-                progress.pairs.values[:k],
-                space.vectors(wanted),
-                progress.pairs.relative,
-                progress.errors,
-                space.products,
-                progress.converged,
-                verified or progress.whole,
-                criterion,
-                progress.mixture.leading(keep) if keep else None,
-            )
+            return progress.eigenpairs(wanted, verified, criterion, keep)
         warm_round = False
         if space.full:
             # The pairs' residuals stay as they are: the leading Ritz vectors are kept.
             space.fold(max(wanted, space.capacity // 3))
-            progress = _Progress(space, recycled, k, criterion, tolerance)
+            progress = reached()
         chosen = progress.open[: min(block, space.capacity - space.filled)]
         rows = progress.mixture.directions(progress.pairs, chosen)
         if rounds >= _RECYCLED_ROUNDS:
             rows = progress.pairs.residual[chosen]
         if space.stuck:
-            rows = _random(operator, generator, 1)
+            rows = random_rows(operator, generator, 1)
+
+
+def _with_products(
+    search: Callable[Concatenate[LinearOperator, _P], Solver],
+) -> Callable[Concatenate[LinearOperator, _P], Eigenpairs]:
+    """The search that makes its own products; its documentation and signature are the generator's."""
+
+    @functools.wraps(search, assigned=("__doc__",))
+    def top_eigenpairs(operator: LinearOperator, /, *args: _P.args, **options: _P.kwargs) -> Eigenpairs:
+        asks = search(operator, *args, **options)
+        try:
+            rows = next(asks)
+            while True:
+                rows = asks.send(products(operator, rows))
+        except StopIteration as stop:
+            pairs: Eigenpairs = stop.value
+            return pairs
+
+    return top_eigenpairs
+
+
+top_eigenpairs = _with_products(solver)
 
 
 class _Progress:
@@ -271,29 +239,58 @@ class _Progress:
         k: int,
         criterion: Criterion,
         tolerance: float,
-        inside: Inside | None = None,
+        settle: float | None,
+        inside: Inside | None,
     ) -> None:
-        self.pairs: RitzPairs = space.ritz(k)
+        self._space, self._k = space, k
+        self.pairs: RitzPairs = space.ritz(k if settle is None else min(k + 1, space.filled))
         self.mixture = Mixture(space, recycled)
         # A basis of the whole space is exact up to rounding, whatever the tolerance.
         self.whole = space.filled == space.size
-        self.errors = self._errors(k)
-        if inside is not None:
-            known = errors_from_inside(self.pairs.norms, self.pairs.values[:k], inside)
-            self.errors = torch.minimum(self.errors, known)
-        measured = self.pairs.relative if criterion == "residual" else self.errors
+        self.residuals = self.pairs.relative[:k]
+        self.worst = float(self.residuals.max())
+        self.errors = self._errors(inside)
+        measured = self.residuals if criterion == "residual" else self.errors
         self.open: list[int] = (measured > tolerance).nonzero().flatten().tolist()
+        if settle is not None and (self.pairs.norms[k:] > settle * self.pairs.values[k - 1].abs()).any():
+            self.open.append(k)
         self.converged = not self.open or self.whole
 
-    def _errors(self, k: int) -> Tensor:
-        values, mixed, norms = self.pairs.values, self.mixture.values, self.pairs.norms
+    def eigenpairs(self, wanted: int, verified: bool, criterion: Criterion, keep: int) -> Eigenpairs:
+        """The result, with so many vectors, that keeps so many directions for the next solve."""
+        return Eigenpairs(
+            self.pairs.values[: self._k],
+            self._space.vectors(wanted),
+            self.residuals,
+            self.errors,
+            self._space.products,
+            self.converged,
+            verified or self.whole,
+            criterion,
+            self.mixture.leading(keep) if keep else None,
+        )
+
+    def _errors(self, inside: Inside | None) -> Tensor:
+        k, mixed = self._k, self.mixture.values
+        values, norms = self.pairs.values, self.pairs.norms[:k]
         # Some eigenvalue is as near as the residual, whatever the gap.
-        nearest = torch.where(norms == 0, norms, norms / values[:k].abs())
-        if len(mixed) <= k:
-            return nearest
-        # The gap that the mixture sees; its values are above the basis's own, by what it expects of more products.
-        gap = float(mixed[k - 1]) - max(float(mixed[k]), *values[k : k + 1].tolist(), -torch.inf)
-        return torch.minimum(ritz_value_errors(norms, values[:k], float(values[k - 1]) - gap), nearest)
+        errors = torch.where(norms == 0, norms, norms / values[:k].abs())
+        if len(mixed) > k:
+            # The gap that the mixture sees; its values are above the basis's own, by what it expects of more products.
+            gap = float(mixed[k - 1]) - max(float(mixed[k]), *values[k : k + 1].tolist(), -torch.inf)
+            errors = torch.minimum(ritz_value_errors(norms, values[:k], float(values[k - 1]) - gap), errors)
+        if inside is not None:
+            errors = torch.minimum(errors, errors_from_inside(norms, values[:k], inside))
+        return errors
+
+
+def _first_rows(
+    operator: LinearOperator, generator: torch.Generator, start: Tensor | None, least: int, most: int
+) -> Tensor:
+    """The start's rows, up to `most`, and random ones up to `least`."""
+    given = 0 if start is None else min(len(start), most)
+    rows = random_rows(operator, generator, max(least - given, 0))
+    return rows if start is None else torch.cat([start[:given].to(rows), rows])
 
 
 def _require_sense(n: int, k: int, block: int, criterion: str, start: Tensor | None, recycled: Recycled | None) -> None:
@@ -310,60 +307,7 @@ def _require_sense(n: int, k: int, block: int, criterion: str, start: Tensor | N
             raise InputError(f"start has shape {list(vectors.shape)}: give rows of {n} numbers")
 
 
-def _verify(
-    space: Subspace,
-    operator: LinearOperator,
-    generator: torch.Generator,
-    bound: float,
-    max_products: int,
-) -> Generator[Tensor, Tensor, _Verdict]:
-    """Lanczos from a random vector in the complement of the space, for an eigenvalue above the bound."""
-    first = space.filled
-    row = _random(operator, generator, 1)
-    for _ in range(_VERIFICATION_STEPS):
-        if space.full or space.products >= max_products:
-            return _Verdict.UNDECIDED
-        yield from space.extend(row)
-        if space.stuck or not space.finite:
-            return _Verdict.CLEAR  # the random vector's Krylov space is exhausted; the caller looks at `finite`
-        projected, outside, row = space.tridiagonal_since(first)
-        if float(torch.linalg.eigvalsh(projected)[-1]) > bound:
-            return _Verdict.FOUND
-        if largest_mass(projected, float(outside), bound) * space.size < _MISSED_MASS:
-            return _Verdict.CLEAR
-    return _Verdict.UNDECIDED
-
-
-def largest_mass(projected: Tensor, outside: float, bound: float) -> float:
-    """Largest squared component of a Lanczos run's start on an eigenvector with an eigenvalue of at least `bound`.
-
-    The Christoffel function of the start's spectral measure bounds its mass at any point:
-    mass(μ) ≤ 1 / Σ_{i=0…j} p_i(μ)², with the measure's orthonormal polynomials p_i from the recurrence
-    β_i p_i = (μ − α_i) p_{i−1} − β_{i−1} p_{i−2}. Above the largest Ritz value every p_i² grows with μ, so the bound
-    at `bound` holds for all that lies beyond (Szegő, Orthogonal Polynomials, 3.41).
-
-    Args:
-        projected: (j, j) tridiagonal matrix of α and β_1 … β_{j−1}, with all eigenvalues below `bound`.
-        outside: β_j; 0 where the Krylov space is exhausted, which leaves no mass.
-        bound: the point μ.
-    """
-    alpha, beta = projected.diagonal().tolist(), [*projected.diagonal(1).tolist(), outside]
-    before, now, total = 0.0, 1.0, 1.0
-    for i, (a, b) in enumerate(zip(alpha, beta, strict=True)):
-        if b == 0:
-            return 0.0
-        before, now = now, ((bound - a) * now - (beta[i - 1] if i else 0.0) * before) / b
-        total += now * now
-    return 1 / total
-
-
 def _failed(operator: LinearOperator, k: int, guards: int, spent: int, criterion: Criterion) -> Eigenpairs:
     nan = torch.full((k,), float("nan"), dtype=torch.float64)
     vectors = torch.zeros(guards, operator.size, device=operator.device, dtype=operator.dtype)
     return Eigenpairs(nan, vectors, nan, nan, spent, converged=False, criterion=criterion)
-
-
-def _random(operator: LinearOperator, generator: torch.Generator, count: int) -> Tensor:
-    rows = [torch.randn(operator.size, generator=generator) for _ in range(count)]
-    rows = rows or [torch.empty(0, operator.size)]
-    return torch.stack(rows).reshape(-1, operator.size).to(operator.device, operator.dtype)

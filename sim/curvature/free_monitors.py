@@ -7,8 +7,9 @@ monitor between the measured values, never in their place. It is below the segme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import xarray as xr
@@ -65,6 +66,20 @@ class EdgeMonitor:
                 self._records.append((step, secant_curvature(moved, changed), factor))
                 self._last_step = moved
             self._last = here, slopes
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was measured, and what the next measurement depends on."""
+        return {
+            "last": None if self._last is None else list(self._last),
+            "last_step": self._last_step,
+            "records": [list(record) for record in self._records],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to that state."""
+        self._last = None if state["last"] is None else (state["last"][0], state["last"][1])
+        self._last_step = state["last_step"]
+        self._records = [(int(step), curvature, factor) for step, curvature, factor in state["records"]]
 
     def dataset(self) -> xr.Dataset:
         """Dimension ``monitored`` (the step that was reached): ``secant_curvature`` and ``growth_factor``."""

@@ -14,6 +14,9 @@ from sim.curvature.operators import LinearOperator
 from sim.curvature.recycling import Recycled
 from sim.curvature.scouting import MAX_PRODUCTS, Scout, Start
 
+_SETTLED = 0.1
+"""A restriction's products are so cheap that the next pair, which may overtake, is followed too, to this residual."""
+
 
 @dataclass
 class EigenpairTracker:
@@ -34,7 +37,7 @@ class EigenpairTracker:
         tolerance: bound on what the criterion says. By value at 1e-3, and by residual at 1e-2, the sharpness of a
             network at the edge of stability has been within 0.1 % (benchmarks/curvature.py).
         guard_every: refreshes between those that multiply the vector after the k too; 0 for none. A scout that is a
-            restriction always does.
+            restriction always does, and follows that pair.
         verify_every: refreshes between verifications; 0 for none but the first, which starts from random vectors.
         max_products: products after which a refresh gives up, unconverged.
         criterion: "value" or "residual"; see `top_eigenpairs`.
@@ -77,8 +80,8 @@ class EigenpairTracker:
             found = top_eigenpairs(
                 scout.operator,
                 recycled=self.recycled if scout.restricted is None else self.restricted,
-                # A restriction's products are so cheap that the next vector, which may overtake, is always watched.
                 guards=start.guards if scout.restricted is None else 1,
+                settle=None if scout.restricted is None else _SETTLED,
                 tolerance=scout.tolerance(self.tolerance, self.criterion),
                 max_products=min(self.max_products, MAX_PRODUCTS),
                 verify=verify,

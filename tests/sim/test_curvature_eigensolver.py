@@ -23,7 +23,8 @@ from sim.curvature import (
     top_block_eigenpairs,
     top_eigenpairs,
 )
-from sim.curvature.eigensolver import largest_mass
+from sim.curvature.recycling import Recycled
+from sim.curvature.verification import largest_mass
 from sim.networks import layer_of_parameter
 from theory import InputError
 
@@ -191,6 +192,48 @@ def test_a_drifting_operator_takes_few_products_a_refresh() -> None:
     assert max(errors) < 1e-3
     assert np.mean(spent[1:]) <= 4
     assert tracker.products == sum(spent)
+
+
+@given(st.integers(0, 99), st.integers(1, 3), st.floats(0.02, 0.5))
+def test_the_pair_after_those_asked_for_settles_on_request(seed: int, k: int, settle: float) -> None:
+    """From vectors of a matrix that has turned since, its true residual is below what was asked for."""
+    matrix, vectors = _matrix(np.concatenate([[40.0, 38.0, 33.0, 30.0, 22.0], np.linspace(2, -5, 55)]), seed)
+    turned = vectors[:8] + 0.2 * torch.randn(8, 60, generator=_generator(seed), dtype=torch.float64)
+    recycled = Recycled(torch.linalg.qr(turned.T).Q.T, torch.linspace(40, 10, 8, dtype=torch.float64))
+    pairs = top_eigenpairs(
+        MatrixOperator(matrix),
+        generator=_generator(seed),
+        k=k,
+        recycled=recycled,
+        guards=1,
+        settle=settle,
+        criterion="value",
+        tolerance=1e-3,
+        verify=False,
+    )
+    assert pairs.converged
+    assert len(pairs.values) == len(pairs.residuals) == len(pairs.errors) == k
+    after = pairs.vectors[k]
+    residual = matrix @ after - (after @ matrix @ after) * after
+    assert float(residual.norm()) <= 1.0001 * settle * float(pairs.values[-1])
+
+
+def test_an_eigenvalue_that_overtakes_is_seen_once_the_next_pair_settles() -> None:
+    """The top vector of before is an eigenvector still; the one that has overtaken it is known but roughly."""
+    values = np.concatenate([[10.0, 9.5, 5.0], np.linspace(1, 0, 60)])
+    matrix, vectors = _matrix(values)
+    rough = torch.linalg.qr(torch.stack([vectors[1], vectors[0] + 1.5 * vectors[2] + vectors[9]]).T).Q.T
+    recycled = Recycled(rough, torch.tensor([9.5, 7.0], dtype=torch.float64))
+    found = {
+        settle: top_eigenpairs(
+            MatrixOperator(matrix), generator=_generator(), recycled=recycled, guards=1, settle=settle, verify=False
+        )
+        for settle in (None, 0.1)
+    }
+    assert all(pairs.converged for pairs in found.values())
+    assert float(found[0.1].values[0]) == pytest.approx(10, rel=1e-5)
+    # The control: where it may stay as it is, the search ends with what was on top.
+    assert float(found[None].values[0]) == pytest.approx(9.5)
 
 
 def test_a_block_of_residuals_makes_fewer_calls() -> None:
