@@ -25,7 +25,7 @@ from validate.claims.base import NetworkEvidence
 from validate.claims.c10_cause import crossing_ratio, kept_by_all, sharpness_ratio
 from validate.equal_loss import mean_losses
 from validate.opposing_groups import GROUP_SIZE, loss_changes
-from validate.windows import first_crossing
+from validate.windows import reached_edge
 
 Array = npt.NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def draw(runs: Runs) -> Figure:
                 over_time.plot(measured, sharpness, label=None if i else NAMES[role], **look)
                 at_loss.plot(mean_losses(run, kept_by_all(seeds[i]))[measured], sharpness, **look)
                 swings.plot(run["step"][1:], _smooth(_extreme_swing(run)), **look)
-                if (crossing := first_crossing(run)) is not None:
+                if (crossing := reached_edge(run)) is not None:
                     swings.plot(crossing, _smooth(_extreme_swing(run))[crossing], "v", color=look["color"], zorder=3)
         for axes in (over_time, at_loss):
             threshold_line(axes, 2 / runs.networks["base"][0].attrs["lr"])
@@ -90,7 +90,7 @@ def _in_words(seeds: Sequence[NetworkEvidence], role: str) -> str:
     windows = [crossing_windows(seed.run, "F13") for seed in seeds]
     at_loss = [sharpness_ratio(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
     later = [crossing_ratio(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
-    crossings = [first_crossing(seed.runs[role]) for seed in seeds]
+    crossings = [reached_edge(seed.runs[role]) for seed in seeds]
     never = sum(crossing is None for crossing in crossings)
     note = f" ({never} of {len(seeds)} never: counted as the run's length)" if never else ""
     return f"{NAMES[role]}: {spread(later)} times that step{note}, λ at equal loss {spread(at_loss)} times as large"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from theory.command_line import InputError
-
 
 _ABANDONED = 3600.0
 """Seconds after which a half-written file is that of a process that was killed."""
@@ -30,27 +29,18 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED:
                 left.unlink()
-    handle, name = tempfile.mkstemp(".partial", f".{path.name}.", path.parent)
-    partial = Path(name)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with open(handle, "wb") as file:
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
         os.replace(partial, path)
     except OSError:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
     synchronise([path.parent])
-
-
-def _umask() -> int:
-    """The process's mask of permissions; it can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def synchronise(paths: Iterable[Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from validate.claims.base import mean_interval
 from validate.claims.c07_heavy_tail import gaussian_like
 from validate.equal_loss import mean_losses
 from validate.opposing_score import OpposingScore, opposing_score, score_of_run
-from validate.report_words import interval_words
+from validate.report_words import finite_or_none, interval_words
 from validate.scores_at_equal_loss import EqualLoss
 from validate.windows import EVALUATE_STEPS, SELECT_STEPS, find_windows, first_crossing
 
@@ -189,11 +188,11 @@ def _run_json(r: ScoredRun) -> dict[str, Any]:
         "seed": r.seed,
         "steps": r.steps,
         "crossing": r.crossing,
-        "highest_eta_lambda_half": _number(r.highest),
-        "final_loss": _number(r.loss),
-        "edge_loss": _number(r.edge_loss),
+        "highest_eta_lambda_half": finite_or_none(r.highest),
+        "final_loss": finite_or_none(r.loss),
+        "edge_loss": finite_or_none(r.edge_loss),
         **score_json(r.score),
-        "surrogate": _number(r.surrogate),
+        "surrogate": finite_or_none(r.surrogate),
         "reason": r.reason,
     }
 
@@ -207,7 +206,3 @@ def score_json(score: OpposingScore | None) -> dict[str, Any]:
         "concentration": None if score is None else score.concentration,
         "effective_pairs": None if score is None else score.pairs,
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -62,7 +62,7 @@ class ClaimsConfig:
 
 
 def claims_job(config: ClaimsConfig) -> int:
-    """Judges claims; 0 when all that were judged hold, 1 when one does not."""
+    """Judges claims; 0 when all that were judged hold, 1 when one does not or none was judged."""
     preset = preset_named(config.preset)
     named = preset.claims if config.claims is None else config.claims
     claims = claims_named(named)

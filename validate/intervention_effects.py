@@ -45,8 +45,9 @@ def _sharpness(treated: Treated) -> float:
 
 
 def _at_the_same_weights(treated: Treated) -> float:
-    base = np.interp(treated.start, treated.base["measured"].values, treated.base["sharpness_iterate"].values)
-    return float(treated.run["sharpness_iterate"].values[0] / base)
+    """NaN where the base run's sharpness was not measured at the weights that the treatment begins at."""
+    base = treated.base["sharpness_iterate"].values[treated.base["measured"].values == treated.start]
+    return float(treated.run["sharpness_iterate"].values[0] / base[0]) if base.size else float("nan")
 
 
 def _crossing(treated: Treated) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from validate.claims.base import mean_interval
 from validate.intervention_effects import MEASURES, Effect, NetworkEffects, tell_apart
-from validate.report_words import interval_words
+from validate.report_words import finite_or_none, interval_words
 from validate.treatments import CHOICES, CONTROLS, TREATMENTS
 
 CHANCE = 0.1
@@ -103,8 +102,8 @@ def as_json(networks: Sequence[NetworkEffects]) -> list[dict[str, Any]]:
                 {
                     "crossing": seed.base.crossing,
                     "spikes": seed.base.spikes,
-                    "accuracy": _number(seed.base.accuracy),
-                    "least_loss": _number(seed.base.least_loss),
+                    "accuracy": finite_or_none(seed.base.accuracy),
+                    "least_loss": finite_or_none(seed.base.least_loss),
                     "opposing_among": dict(seed.shared),
                 }
                 for seed in of.seeds
@@ -137,9 +136,5 @@ def _effect_json(of: NetworkEffects, effect: Effect) -> dict[str, Any]:
     }
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _numbers(values: Sequence[float]) -> list[float | None]:
-    return [_number(value) for value in values]
+    return [finite_or_none(value) for value in values]

@@ -158,7 +158,7 @@ def tell_outcome(folder: Path, report: Report) -> int:
     """Says where the report is and what did not hold; the command's status."""
     print(f"{folder / 'report.html'} and report.json written")
     print(report.headline)
-    return 1 if report.failed else 0
+    return report.status
 
 
 def _distances(run: Run) -> str:

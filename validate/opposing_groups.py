@@ -114,11 +114,13 @@ def random_pair_like(pair: OpposingPair, n: int, rng: np.random.Generator) -> Op
 
 
 def random_pair_of_same_labels(pair: OpposingPair, labels: npt.ArrayLike, rng: np.random.Generator) -> OpposingPair:
-    """Random groups that have, example by example, the same labels as the pair's."""
-    of = np.asarray(labels)
-    positive, negative = (
-        np.array([rng.choice(np.flatnonzero(of == of[i])) for i in group]) for group in (pair.positive, pair.negative)
-    )
+    """Random groups that have, example by example, the same labels as the pair's; no example comes twice."""
+    of, members = np.asarray(labels), np.concatenate([pair.positive, pair.negative])
+    wanted, drawn = of[members], np.empty_like(members)
+    for label in np.unique(wanted):
+        places = wanted == label
+        drawn[places] = rng.choice(np.flatnonzero(of == label), int(places.sum()), replace=False)
+    positive, negative = np.split(drawn, [len(pair.positive)])
     return OpposingPair(positive, negative, float("nan"), float("nan"))
 
 

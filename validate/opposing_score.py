@@ -25,6 +25,7 @@ import xarray as xr
 from scipy import stats
 
 from theory.command_line import InputError
+from validate.claims.base import CONFIDENCE
 from validate.opposing_groups import alternating_part
 from validate.quartimax import quartimax
 from validate.windows import find_windows
@@ -42,7 +43,6 @@ LEAST = 0.05
 """Least energy of a direction where it is found, over that of the leading one: weak ones would take pairs apart."""
 MOST = 20
 """Largest number of directions."""
-CONFIDENCE = 0.90
 
 
 @dataclass(frozen=True)

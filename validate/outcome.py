@@ -12,7 +12,7 @@ import xarray as xr
 from validate.cifar10 import Images
 from validate.equal_loss import mean_losses
 from validate.network_run import NetworkConfig, network_inputs, trained_network
-from validate.windows import EARLIEST_CROSSING, first_crossing
+from validate.windows import EARLIEST_CROSSING, reached_edge
 
 SPIKE = 1.1
 """A spike begins where the mean loss comes to exceed its least value so far by this factor."""
@@ -61,7 +61,7 @@ def outcome(
     mean = mean_losses(data, examples)[begin:]
     finite = mean[np.isfinite(mean)]
     return Outcome(
-        crossing=first_crossing(data, max(EARLIEST_CROSSING - taken, 0)),
+        crossing=reached_edge(data, max(EARLIEST_CROSSING - taken, 0)),
         spikes=spike_count(mean),
         accuracy=_accuracy(config, data, held, device),
         least_loss=float(finite.min()) if finite.size else float("nan"),

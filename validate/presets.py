@@ -68,7 +68,7 @@ def _full(kind: str, *, lr: float) -> NetworkConfig:
         steps=2000,
         measure_every=20,
         blocks_every=100,
-        snapshot_every=50,
+        snapshot_every=40,  # of measured steps: sharpness at a snapshot's weights is measured there
         probe_every=20,
         step_lengths=True,
         # Batch norm takes its statistics from each piece: declared ghost batches.

@@ -10,9 +10,9 @@ from typing import Any
 from sim.durable_files import write_durably
 from validate.claims import Verdict
 from validate.report_content import Report
-from validate.report_groups import finite_or_none, groups_json, stability_json
+from validate.report_groups import groups_json, stability_json
 from validate.report_page import page
-from validate.report_words import interval_words, verdict_words
+from validate.report_words import finite_or_none, interval_words, verdict_words
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

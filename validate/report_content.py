@@ -62,6 +62,11 @@ class Report:
         return [v for v in self.verdicts if v.failed]
 
     @property
+    def status(self) -> int:
+        """Exit status of a command that made it: 0 where claims were judged and all of them hold, else 1."""
+        return 0 if any(v.judged for v in self.verdicts) and not self.failed else 1
+
+    @property
     def headline(self) -> str:
         """What came out, in a line."""
         judged = sum(v.judged for v in self.verdicts)

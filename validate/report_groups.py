@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import Any
 
@@ -15,6 +14,7 @@ from validate.claims.c04_opposite_phase import same_label_phase
 from validate.opposing_groups import OpposingPair, Stability, overlap, singular_pairs, stability, top_change_pair
 from validate.opposing_score import score_of_run
 from validate.report_content import NetworkPart
+from validate.report_words import finite_or_none
 
 
 def groups_json(part: NetworkPart) -> list[dict[str, Any]]:
@@ -42,11 +42,6 @@ def stability_json(part: NetworkPart) -> dict[str, Any] | None:
         "seeds": finite_or_none(between.mean),
         "chance": between.chance,
     }
-
-
-def finite_or_none(value: float) -> float | None:
-    """The number where JSON has it."""
-    return value if math.isfinite(value) else None
 
 
 def _crossing(part: NetworkPart) -> list[NetworkEvidence]:

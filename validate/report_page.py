@@ -37,7 +37,7 @@ def page(report: Report, groups: Sequence[dict[str, Any]], stable: Sequence[dict
     predictions = "" if report.predictions is None else _predictions(prediction_table(report.predictions))
     drawn = "".join(_figure(name, path) for name, path in report.figures)
     return Template(TEMPLATE.read_text()).substitute(
-        outcome="bad" if report.failed or not any(v.judged for v in report.verdicts) else "good",
+        outcome="bad" if report.status else "good",
         headline=text(report.headline[:1].upper() + report.headline[1:]),
         preset=text(report.preset),
         networks=text("; ".join(_network_words(part) for part in report.parts)),

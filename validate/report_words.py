@@ -1,4 +1,4 @@
-"""How the report puts verdicts and intervals into words, the same on the terminal and on the page."""
+"""How reports put verdicts, intervals and numbers into words, the same on the terminal, on the page and in JSON."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def short_words(verdict: Verdict) -> str:
     if not all(map(math.isfinite, verdict.interval)):
         return "undefined"
     return "control does not fail" if verdict.claim.bound.holds_for(verdict.interval) else "fails"
+
+
+def finite_or_none(value: float) -> float | None:
+    """A number as JSON has it."""
+    return float(value) if math.isfinite(value) else None
 
 
 def interval_words(interval: tuple[float, float]) -> str:

@@ -38,7 +38,7 @@ class ScoreConfig:
     images: tuple[str, ...] = tuple(DATA_SETS)
     """real, gaussian (each class's mean and covariance), shuffled (labels)."""
     lr: tuple[float, ...] | None = None
-    """Step sizes; the preset's and 1.6 times it when not given."""
+    """Step sizes; the network's own, one for all seeds in every preset, and 1.6 times it when not given."""
     seeds: tuple[int, ...] | None = None
     """Seeds of the weights and of the anchors' draws; the first three of the preset's when not given."""
     steps: int | None = None

@@ -46,6 +46,20 @@ def first_crossing(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> int | 
     return int(crossed[0]) if crossed.size else None
 
 
+def reached_edge(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> int | None:
+    """First measured step of the first stretch with ηλ/2 ≥ 1 that reaches step `earliest` or begins after it, if any.
+
+    For runs that are compared with another's crossing: `first_crossing` would take one that has crossed before
+    `earliest`, and stays above, for one that never does. 0 for a run that starts above.
+    """
+    steps, above = run["measured"].values, run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
+    reached = np.flatnonzero(above & (steps >= earliest))
+    if not reached.size:
+        return None
+    below = np.flatnonzero(~above[: reached[0]])
+    return int(steps[below[-1] + 1 if below.size else 0])
+
+
 def find_windows(run: xr.Dataset) -> Windows | None:
     """The windows of a run; None where it never crosses, or ends too soon after."""
     crossing = first_crossing(run)

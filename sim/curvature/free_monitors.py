@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -60,8 +61,9 @@ class EdgeMonitor:
             here = [p.detach().clone() for p in parameters]
             slopes = [g.detach().clone() for g in gradients]
             if self._last is not None:
-                moved = [a - b for a, b in zip(here, self._last[0], strict=True)]
-                changed = [a - b for a, b in zip(slopes, self._last[1], strict=True)]
+                # What a checkpoint held comes back on the CPU.
+                moved = [a - b.to(a.device) for a, b in zip(here, self._last[0], strict=True)]
+                changed = [a - b.to(a.device) for a, b in zip(slopes, self._last[1], strict=True)]
                 factor = growth_factor(moved, self._last_step) if self._last_step else here[0].new_tensor(torch.nan)
                 self._records.append((step, secant_curvature(moved, changed), factor))
                 self._last_step = moved
@@ -84,11 +86,11 @@ class EdgeMonitor:
     def dataset(self) -> xr.Dataset:
         """Dimension ``monitored`` (the step that was reached): ``secant_curvature`` and ``growth_factor``."""
         data = xr.Dataset(coords={"monitored": [step for step, _, _ in self._records]})
-        for name, column in (("secant_curvature", 1), ("growth_factor", 2)):
-            values = [record[column] for record in self._records]
-            data[name] = "monitored", (torch.stack(values).double().cpu() if values else torch.empty(0)).numpy()  # type: ignore[arg-type]
+        pairs = [torch.stack([curvature.cpu(), factor.cpu()]) for _, curvature, factor in self._records]
+        table = torch.stack(pairs).double().numpy() if pairs else np.empty((0, 2))
+        data["secant_curvature"], data["growth_factor"] = ("monitored", table[:, 0]), ("monitored", table[:, 1])
         return data
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
+    return torch.stack([(x * y.to(x.device)).sum() for x, y in zip(a, b, strict=True)]).sum()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
@@ -107,6 +110,28 @@ def test_on_a_quadratic_the_growth_factor_is_one_minus_eta_times_the_curvature(v
         data["growth_factor"][1:], 1 - lr * data["secant_curvature"].values[:-1], rtol=1e-6, atol=1e-9
     )
     assert np.isnan(data["growth_factor"][0])
+
+
+def test_a_monitor_goes_on_from_a_checkpoint() -> None:
+    x = torch.randn(60, 8, generator=_generator(), dtype=torch.float64)
+    y = torch.randint(0, 3, (60,), generator=_generator())
+    whole, points = EdgeMonitor(), []
+
+    def keep(step: int, parameters: list[nn.Parameter], gradients: list[torch.Tensor]) -> None:
+        points.append((step, [p.detach().clone() for p in parameters], [g.clone() for g in gradients]))
+
+    network = mlp([8, 10, 3], "tanh", seed=5).double()
+    descend(network, x, y, lr=0.5, steps=8, probes=[whole, keep], progress=False)  # type: ignore[list-item]
+    for at in range(len(points)):
+        first, second = EdgeMonitor(), EdgeMonitor()
+        for point in points[:at]:
+            first(*point)
+        held = io.BytesIO()
+        torch.save(first.state_dict(), held)
+        second.load_state_dict(torch.load(io.BytesIO(held.getvalue()), weights_only=True))
+        for point in points[at:]:
+            second(*point)
+        xr.testing.assert_identical(second.dataset(), whole.dataset())
 
 
 def test_on_a_network_the_secant_curvature_is_the_segments_mean_and_monitors_change_nothing() -> None:

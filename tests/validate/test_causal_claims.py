@@ -9,8 +9,10 @@ import pytest
 import xarray as xr
 
 from validate.claims import CLAIMS, Claim, Evidence, NetworkEvidence, judge
+from validate.claims.c11_adam import step_ratio
 from validate.claims.c12_split_sgd import nearness_to_adam
 from validate.claims.c13_normalisation import by_epoch, imbalance, steps_an_epoch
+from validate.equal_loss import edge_losses, steps_between
 from validate.windows import Windows
 
 N, STEPS, LR, CROSSING = 100, 420, 0.05, 200
@@ -114,6 +116,77 @@ def test_a_control_that_does_not_fail_is_a_defect(claim: Claim, evidence: Eviden
     assert (
         judge(dataclasses.replace(claim, measure_control=claim.measure), evidence).reason == "the control does not fail"
     )
+
+
+def _with(e: NetworkEvidence, **runs: xr.Dataset) -> NetworkEvidence:
+    return dataclasses.replace(e, runs={**e.runs, **runs})
+
+
+def test_a_run_that_crosses_early_and_stays_is_not_one_that_never_does(evidence: Evidence) -> None:
+    """Counted with its length it would be delayed the most."""
+    early = [
+        _with(e, without_opposing=without(network(e.seed, bounce=1.0, crossing=40), slice(0, 10)))
+        for e in evidence.networks
+    ]
+    verdict = judge(NAMED["C10b"], dataclasses.replace(evidence, networks=early))
+    assert verdict.values == (40 / CROSSING,) * 3
+    assert not verdict.holds
+    never = [
+        _with(e, without_opposing=without(network(e.seed, bounce=0, crossing=5000), slice(0, 10)))
+        for e in evidence.networks
+    ]
+    assert judge(NAMED["C10b"], dataclasses.replace(evidence, networks=never)).values == (STEPS / CROSSING,) * 3
+
+
+def test_equal_loss_is_that_of_the_crossing_and_nothing_later_counts(evidence: Evidence) -> None:
+    later = []
+    for e in evidence.networks:
+        base = e.run.copy(deep=True)
+        base["loss"].values[CROSSING + 10 :] = 0.0
+        later.append(_with(e, base=base))
+    for name in ("C10a", "C10c"):
+        expected = judge(NAMED[name], evidence).values
+        assert judge(NAMED[name], dataclasses.replace(evidence, networks=later)).values == expected
+
+
+def test_of_a_rule_that_passes_between_two_measurements_the_one_before_counts(evidence: Evidence) -> None:
+    """Adam's steps along the top eigenvector are small, but for those measured after it has come down."""
+    e = evidence.networks[0]
+    assert e.windows is not None
+    fast = network(3, bounce=0, speed=0.15, top=1e-3)
+    steps = steps_between(fast, edge_losses(e.run, e.windows))
+    assert steps is not None
+    measured = fast["step_measured"].values
+    assert not ((measured >= steps.start) & (measured < steps.stop))[:1].any()
+    before = measured < steps.start
+    fast["step_along_top"].values[before] = 0.5
+    base = e.run["step_along_top"].sel(step_measured=slice(e.windows.edge.start, e.windows.edge.stop - 1))
+    inside = fast["step_along_top"].values[(measured >= steps.start) & (measured < steps.stop)]
+    expected = np.median(inside if inside.size else fast["step_along_top"].values[before][-1:])
+    assert step_ratio(_with(e, adam=fast), e.windows, "adam") == np.log10(expected / np.median(base.values))
+
+
+def test_nearness_looks_as_far_as_the_loss_of_the_steps_judged(evidence: Evidence) -> None:
+    """A base run whose loss is lower in the selection window than in the next would be compared for longer."""
+    e = evidence.networks[0]
+    assert e.windows is not None
+    base = e.run.copy(deep=True)
+    base["loss"].values[WINDOWS.evaluate] = base["loss"].values[WINDOWS.evaluate.stop - 1]
+    moved = base.copy(deep=True)
+    moved["loss"].values[WINDOWS.select] = 0.02
+    levels = []
+    for data in (base, moved):
+        final = np.median(data["loss"].values[WINDOWS.evaluate].mean(1))
+        levels.append(int(np.flatnonzero(e.runs["adam"]["loss"].values.mean(1) <= final)[0]) + 1)
+        own, other = (
+            np.abs(np.log(e.runs[role]["loss"].values.mean(1)) - np.log(e.runs["adam"]["loss"].values.mean(1)))
+            if role != "base"
+            else np.abs(np.log(data["loss"].values.mean(1)) - np.log(e.runs["adam"]["loss"].values.mean(1)))
+            for role in ("split_sgd", "base")
+        )
+        expected = own[: levels[-1]].mean() / other[: levels[-1]].mean()
+        assert nearness_to_adam(_with(e, base=data), WINDOWS, "split_sgd") == pytest.approx(expected)
+    assert levels[0] == levels[1]
 
 
 def test_adam_that_never_gets_to_the_loss_is_undefined(evidence: Evidence) -> None:

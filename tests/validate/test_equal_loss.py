@@ -70,6 +70,12 @@ def test_groups_are_not_judged_on_the_steps_that_they_were_chosen_on() -> None:
     assert np.mean(found) == pytest.approx((0.1 * 6 / 16) ** 0.5, rel=0.2)
 
 
+def test_the_second_half_of_the_steps_is_judged() -> None:
+    data = run(60, speed=0.005, bounce=1.0, n=40)
+    data["loss"].values[:30] = 2 + 10 * (data["loss"].values[:30] - 2)
+    assert gap_amplitude(data, slice(10, 50)) == pytest.approx(1.0, rel=1e-3)
+
+
 def test_a_trend_is_no_bounce() -> None:
     assert np.abs(alternating_part(np.linspace(3, 0, 50))).max() < 1e-12
     assert gap_amplitude(run(60, speed=0.05), slice(10, 50)) < 1e-5

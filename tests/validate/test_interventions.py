@@ -107,6 +107,7 @@ def test_opposing_examples_are_the_planted_ones_and_the_controls_are_as_many(ima
     losses[:200, 150:170] += 3.0  # the hardest before the edge
     base = xr.Dataset({"loss": (("step", "example"), losses), "label": ("example", labels)})
     windows = Windows(200, slice(70, 170), slice(200, 275), slice(275, 350), slice(200, 350), slice(0, 100))
+    losses[275:, 60:80] += 50.0 * (-1.0) ** np.arange(125)[:, None]  # after the steps on which they are chosen
     chosen = choose_examples(base, windows, 20, seed=0)
     assert set(chosen["opposing"]) == set(range(20))
     assert set(chosen["hardest"]) == set(range(150, 170))

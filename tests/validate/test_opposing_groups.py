@@ -21,7 +21,7 @@ from validate.opposing_groups import (
     singular_pairs,
     top_change_pair,
 )
-from validate.windows import find_windows
+from validate.windows import find_windows, first_crossing, reached_edge
 
 
 @given(st.integers(0, 10**6))
@@ -69,6 +69,12 @@ def test_random_groups_keep_size_and_labels() -> None:
     pair = singular_pairs(losses, count=1, size=10)[0]
     same = random_pair_of_same_labels(pair, labels, np.random.default_rng(1))
     assert labels[same.positive].tolist() == labels[pair.positive].tolist()
+    assert labels[same.negative].tolist() == labels[pair.negative].tolist()
+    # Of a class with just as many members all are drawn: none comes twice, on either side.
+    few = np.arange(1000)
+    few[pair.positive], few[pair.negative[:5]] = -1, -1
+    whole = random_pair_of_same_labels(pair, few, np.random.default_rng(2))
+    assert len(set(whole.positive) | set(whole.negative)) == 20
     like = random_pair_like(pair, 1000, np.random.default_rng(1))
     assert len(set(like.positive) | set(like.negative)) == 20
 
@@ -99,6 +105,28 @@ def _run(crossing: int | None, steps: int) -> xr.Dataset:
     sharpness = np.where(measured >= (crossing if crossing is not None else steps), 45.0, 10.0)
     data = xr.Dataset({"sharpness_iterate": ("measured", sharpness)}, coords={"measured": measured}, attrs={"lr": 0.05})
     return data.assign_coords(step=np.arange(steps))
+
+
+@pytest.mark.parametrize(
+    ("above", "crossing", "edge"),
+    [
+        ([90, 100, 110], 90, 90),
+        ([40, 50, 60, 70, 80, 90, 100, 110], None, 40),  # crosses early and stays: no delay, and not "never"
+        ([40, 50, 60, 100, 110], 100, 40),
+        ([20, 30, 100, 110], 100, 100),  # an early peak that falls back
+        (range(0, 120, 10), None, 0),
+        ([], None, None),
+        ([30], None, None),
+    ],
+)
+def test_a_run_that_crossed_early_is_told_from_one_that_never_does(
+    above: list[int], crossing: int | None, edge: int | None
+) -> None:
+    measured = np.arange(0, 120, 10)
+    run = xr.Dataset(coords={"measured": measured}, attrs={"lr": 0.1})
+    run["sharpness_iterate"] = "measured", np.where(np.isin(measured, list(above)), 21.0, 19.0)
+    assert first_crossing(run) == crossing
+    assert reached_edge(run) == edge
 
 
 def test_windows_share_no_step_and_need_room() -> None:

@@ -10,19 +10,20 @@ import torch.nn.functional as F
 from sim import Record, SharpnessProbe, descend, mlp
 from validate.step_probe import StepProbe
 
-LR, EVERY, STEPS = 0.1, 3, 10
+LR, STEPS = 0.1, 10
 
 
-def test_steps_are_those_of_descent_along_the_dense_hessians_top_eigenvector() -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_steps_are_those_of_descent_along_the_dense_hessians_top_eigenvector(every: int) -> None:
     """Independent: −η∇L from autograd at weights kept at each step, and the dense Hessian's eigenvector."""
     generator = torch.Generator().manual_seed(0)
     inputs, labels = torch.randn(30, 5, generator=generator), torch.arange(30) % 3
     network, record, seen = mlp([5, 4, 3], "tanh", seed=0), Record(), []
-    sharpness = SharpnessProbe(network, inputs, labels, LR, every=EVERY, blocks_every=0, tolerance=1e-5, record=record)
+    sharpness = SharpnessProbe(network, inputs, labels, LR, every=every, blocks_every=0, tolerance=1e-5, record=record)
     probes = [sharpness, StepProbe(sharpness, record), lambda step, p, g: seen.append([w.detach().clone() for w in p])]
     data = descend(network, inputs, labels, lr=LR, steps=STEPS, probes=probes, record=record, progress=False).data
     # The last step is measured where the run goes on for one more.
-    assert data["step_measured"].values.tolist() == [0, 3, 6]
+    assert data["step_measured"].values.tolist() == list(range(0, STEPS - 1, every))
     names = [name for name, _ in network.named_parameters()]
     sizes = [w.numel() for w in seen[0]]
 
@@ -32,7 +33,7 @@ def test_steps_are_those_of_descent_along_the_dense_hessians_top_eigenvector() -
             torch.func.functional_call(network, dict(zip(names, parts, strict=True)), inputs), labels
         )
 
-    for row, step in enumerate((0, 3, 6)):
+    for row, step in enumerate(range(0, STEPS - 1, every)):
         flat = torch.cat([w.reshape(-1) for w in seen[step]])
         gradient = torch.func.grad(loss)(flat)
         top = torch.linalg.eigh(torch.func.hessian(loss)(flat)).eigenvectors[:, -1]

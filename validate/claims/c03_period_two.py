@@ -13,20 +13,18 @@ import xarray as xr
 
 from validate.claims.base import Bound, Claim, NetworkEvidence, each_seed
 from validate.claims.pairs import leading_pair
-from validate.opposing_groups import group_gap
+from validate.opposing_groups import alternating_part, group_gap
 from validate.windows import Windows
 
 
 def alternation(gap: npt.ArrayLike) -> float:
-    """Share of steps at which a series changes sides of its running mean, weights ¼, ½, ¼.
+    """Share of steps at which a series changes sides of its running mean, weights ¼, ½, ¼; NaN where it has gaps.
 
     >>> alternation([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
     1.0
     """
-    series = np.asarray(gap, dtype=np.float64)
-    # x_t − (x_{t−1} + 2x_t + x_{t+1})/4 = −(x_{t−1} − 2x_t + x_{t+1})/4
-    side = np.sign(-np.diff(series, 2))
-    return float(np.mean(side[1:] != side[:-1]))
+    side = np.sign(alternating_part(gap))
+    return float(np.mean(side[1:] != side[:-1])) if np.isfinite(side).all() else float("nan")
 
 
 def _alternation(run: xr.Dataset, evidence: NetworkEvidence, windows: Windows) -> float:

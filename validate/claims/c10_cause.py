@@ -18,7 +18,7 @@ import xarray as xr
 
 from validate.claims.base import Bound, Claim, NetworkEvidence, each_seed
 from validate.equal_loss import mean_losses, sharpness_at_loss
-from validate.windows import Windows, first_crossing
+from validate.windows import Windows, reached_edge
 
 OPPOSING, RANDOM, HARDEST = "without_opposing", "without_random", "without_hardest"
 CONTROLS = {RANDOM: "as many at random, with the same labels", HARDEST: "as many of the highest loss before the edge"}
@@ -41,9 +41,9 @@ def sharpness_ratio(evidence: NetworkEvidence, windows: Windows, role: str) -> f
 
 
 def crossing_ratio(evidence: NetworkEvidence, windows: Windows, role: str) -> float:
-    """Step of a run's first crossing of 2/η over the base run's; a run that never crosses counts with its length."""
+    """Step at which a run crosses 2/η over the base run's; a run that never crosses counts with its length."""
     run: xr.Dataset = evidence.runs[role]
-    crossing = first_crossing(run)
+    crossing = reached_edge(run)
     return (run.sizes["step"] if crossing is None else crossing) / windows.crossing
 
 

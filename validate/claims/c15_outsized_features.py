@@ -25,11 +25,11 @@ def excess_norm(norms: npt.ArrayLike, members: npt.NDArray[np.int64]) -> float:
 
 
 def _norms(evidence: NetworkEvidence, windows: Windows, *, start: bool) -> npt.NDArray[np.float64] | None:
-    """(n,) norms at the first probed step, or their means over the probed steps at the edge; None where not probed."""
+    """(n,) norms at the first probed step, or their means over the probed steps not used to choose; None where none."""
     if "feature_norm" not in evidence.run:
         return None
     probed = evidence.run["probed"].values
-    kept = probed == 0 if start else (probed >= windows.edge.start) & (probed < windows.edge.stop)
+    kept = probed == 0 if start else (probed >= windows.evaluate.start) & (probed < windows.evaluate.stop)
     return evidence.run["feature_norm"].values[kept].mean(0, dtype=np.float64) if kept.any() else None
 
 
@@ -64,7 +64,7 @@ CLAIMS = (
     Claim(
         name="C15b",
         statement="Outsized features: at the edge the opposing examples have large features.",
-        statistic="mean norm of the groups' penultimate features over the median of all, 150 steps from the crossing",
+        statistic="mean norm of the groups' penultimate features over the median of all, on steps not used to choose",
         bound=Bound(low=1.18),
         control=CONTROL,
         measure=each_seed(lambda e, w: _excess(e, w, start=False)),

@@ -133,7 +133,7 @@ def score_network(
     """
     there = set(list_runs(runs))
     predicted: list[PredictedRun] = []
-    layers: list[LayerSeries] = []
+    layers: list[tuple[int, LayerSeries]] = []
     without: list[str] = []
     for name in names:
         base = read_run(runs, name)
@@ -149,7 +149,7 @@ def score_network(
             points[VALLEY.name] = [height_point(valley(name, base.data, step), first_spike(trace))]
         predicted.append(PredictedRun(network, base.config["lr"], base.config["seed"], name, points))
         if "block_sharpness" in base.data:
-            layers.append(read_layers(base.data, windows.edge.stop))
+            layers.append((base.config["seed"], read_layers(base.data, windows.edge.stop)))
     predicted.sort(key=lambda run: (run.lr, run.seed))
     rng = np.random.default_rng(0)
     quantities = QUANTITIES if valley is None else (*QUANTITIES, VALLEY)

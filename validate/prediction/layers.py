@@ -90,9 +90,11 @@ class LayerScore:
         start: from where on the series is looked at, in words.
         predicted: whether theory says that it happens; None where its family is divided.
         share: share of the runs in which it is as predicted.
-        interval: 90 % Clopper–Pearson interval of that.
-        control: the same share with first and last layer exchanged.
+        interval: 90 % Clopper–Pearson interval of the share of seeds in most of whose runs it is, for runs of one seed
+            begin at the same weights.
+        control: the share of runs with first and last layer exchanged.
         runs: number of runs.
+        seeds: number of their seeds.
     """
 
     event: str
@@ -102,6 +104,7 @@ class LayerScore:
     interval: tuple[float, float]
     control: float
     runs: int
+    seeds: int
 
     @property
     def reason(self) -> str:
@@ -137,18 +140,23 @@ def flow_layers(config: DescentConfig, points: int = 400) -> LayerSeries:
     return LayerSeries(layers.first, layers.last, layers.first_share, 1 - layers.first_share)
 
 
-def score_layers(runs: Sequence[LayerSeries]) -> list[LayerScore]:
-    """Every event from every start, over the runs of a network that have enough measurements of the blocks."""
-    known = [run for run in runs if len(run.first_block) >= LEAST_BLOCKS]
+def score_layers(runs: Sequence[tuple[int, LayerSeries]]) -> list[LayerScore]:
+    """Every event from every start, over the runs of a network that have enough measurements of the blocks.
+
+    Args:
+        runs: each with the seed of its initial weights.
+    """
+    known = [(seed, run) for seed, run in runs if len(run.first_block) >= LEAST_BLOCKS]
+    seeds = sorted({seed for seed, _ in known})
     scores = []
     for (start, begin), (event, happens) in itertools.product(STARTS.items(), EVENTS.items()):
         answers = {happens(begin(series)) for series in theory_family()}
         predicted = answers.pop() if len(answers) == 1 else None
-        own = [happens(begin(run)) == predicted for run in known]
-        other = [happens(begin(run).exchanged()) == predicted for run in known]
-        scores.append(
-            LayerScore(event, start, predicted, _mean(own), clopper_pearson(sum(own), len(own)), _mean(other), len(own))
-        )
+        own = [happens(begin(run)) == predicted for _, run in known]
+        other = [happens(begin(run).exchanged()) == predicted for _, run in known]
+        most = [_mean([hit for (of, _), hit in zip(known, own, strict=True) if of == seed]) > 0.5 for seed in seeds]
+        interval = clopper_pearson(sum(most), len(seeds))
+        scores.append(LayerScore(event, start, predicted, _mean(own), interval, _mean(other), len(own), len(seeds)))
     return scores
 
 

@@ -1,4 +1,7 @@
-"""How well predictions meet what was measured: R² over a constant, relative error, intervals over runs, controls."""
+"""How well predictions meet what was measured: R² over a constant, relative error, intervals over seeds, controls.
+
+Runs of one seed at several step sizes begin at the same weights, so intervals resample seeds, each with all its runs.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from validate.prediction.quantities import Point, Quantity
 Array = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
+LEAST_DEFINED = 0.8
+"""Share of the runs in which a quantity has to have a prediction and a measurement."""
 SAME = 1e-9
 """Relative spread of what was measured, up to which it is one number and no constant can be bettered."""
 
@@ -46,11 +51,12 @@ class Score:
         runs: number of runs with a prediction and a measurement.
         points: number of such points in them.
         undefined: number of runs that have none.
+        seeds: number of seeds of the runs that have.
         r2: 1 − Σ(measured − predicted)²/Σ(measured − their mean)², of logarithms where the quantity says so: above 0 is
             better than the best constant.
-        r2_interval: 90 % interval, runs resampled.
+        r2_interval: 90 % interval, seeds resampled.
         error: median of |predicted/measured − 1|.
-        error_interval: 90 % interval, runs resampled.
+        error_interval: 90 % interval, seeds resampled.
         ratio: median of predicted over measured.
         permuted_r2: R² with every run's predictions taken from the runs of other step sizes in turn; NaN with one step
             size alone.
@@ -62,6 +68,7 @@ class Score:
     runs: int
     points: int
     undefined: int
+    seeds: int
     r2: float
     r2_interval: tuple[float, float]
     error: float
@@ -75,15 +82,17 @@ class Score:
     def reason(self) -> str:
         """Why the quantity is not predicted; empty where it is."""
         of = self.quantity
-        if self.runs < 2:
-            return "fewer than two runs"
+        if self.seeds < 2:
+            return "fewer than two seeds"
+        if self.runs < LEAST_DEFINED * (self.runs + self.undefined):
+            return f"told or seen in {self.runs} of {self.runs + self.undefined} runs"
         if not self.error_interval[1] <= of.largest_error:
             return f"relative error not surely at most {of.largest_error:g}"
         if not self.r2_interval[0] >= of.least_r2:
             return f"R² not surely at least {of.least_r2:g}"
         if not self.permuted_r2 < of.least_r2:
             return "permuted predictions do not fail"
-        if self.direction_r2 >= of.least_r2:
+        if of.control and not self.direction_r2 < of.least_r2:
             return "the control in other directions does not fail"
         return ""
 
@@ -93,6 +102,7 @@ def score(quantity: Quantity, runs: Sequence[PredictedRun], rng: np.random.Gener
     tables = [_table(run.points.get(quantity.name, ()), quantity) for run in runs]
     kept = [(run, table) for run, table in zip(runs, tables, strict=True) if len(table)]
     of_runs = [table for _, table in kept]
+    by_seed = [[table for run, table in kept if run.seed == seed] for seed in sorted({run.seed for run, _ in kept})]
     permuted = _permuted(kept)
     direction = [t[np.isfinite(t[:, 2:]).all(1), 2:] for t in of_runs]
     return Score(
@@ -100,11 +110,12 @@ def score(quantity: Quantity, runs: Sequence[PredictedRun], rng: np.random.Gener
         runs=len(kept),
         points=sum(map(len, of_runs)),
         undefined=len(runs) - len(kept),
+        seeds=len(by_seed),
         r2=r_squared(of_runs, quantity.logarithmic),
-        r2_interval=_interval(of_runs, lambda t: r_squared(t, quantity.logarithmic), rng),
+        r2_interval=_interval(by_seed, lambda t: r_squared(t, quantity.logarithmic), rng),
         error=relative_error(of_runs),
-        error_interval=_interval(of_runs, relative_error, rng),
-        ratio=float(np.median(np.concatenate([t[:, 0] / t[:, 1] for t in of_runs]))) if of_runs else float("nan"),
+        error_interval=_interval(by_seed, relative_error, rng),
+        ratio=float(np.median(_ratios(of_runs))) if of_runs else float("nan"),
         permuted_r2=r_squared(permuted, quantity.logarithmic),
         permuted_error=relative_error(permuted),
         direction_r2=r_squared([t for t in direction if len(t)], quantity.logarithmic),
@@ -136,16 +147,20 @@ def r_squared(tables: Sequence[Array], logarithmic: bool) -> float:
 
 def relative_error(tables: Sequence[Array]) -> float:
     """Median of |predicted/measured − 1|."""
-    if not tables:
-        return float("nan")
+    return float(np.median(np.abs(_ratios(tables) - 1))) if tables else float("nan")
+
+
+def _ratios(tables: Sequence[Array]) -> Array:
+    """Predicted over measured of every point: 1 where both are 0, infinite where the measured one alone is."""
     predicted, measured = np.concatenate([t[:, :2] for t in tables]).T
-    return float(np.median(np.abs(predicted / measured - 1)))
+    nought = measured == 0
+    return np.where(nought, np.where(predicted == 0, 1.0, np.inf), predicted / np.where(nought, 1.0, measured))
 
 
 def _table(points: Sequence[Point], quantity: Quantity) -> Array:
     """(points, 4) predicted, measured, and the control's two, where the first two are known."""
     table = np.array([(p.predicted, p.measured, *p.control) for p in points], dtype=np.float64).reshape(-1, 4)
-    known = np.isfinite(table[:, :2]).all(1) & (table[:, 1] != 0)
+    known = np.isfinite(table[:, :2]).all(1)
     if quantity.logarithmic:
         known &= (table[:, :2] > 0).all(1)
     return np.asarray(table[known])
@@ -162,13 +177,13 @@ def _permuted(kept: Sequence[tuple[PredictedRun, Array]]) -> list[Array]:
 
 
 def _interval(
-    tables: Sequence[Array], measure: Callable[[Sequence[Array]], float], rng: np.random.Generator
+    by_seed: Sequence[Sequence[Array]], measure: Callable[[Sequence[Array]], float], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Bootstrap interval over runs; NaN with fewer than two."""
-    if len(tables) < 2:
+    """Bootstrap interval over seeds, each with the tables of all its runs; NaN with fewer than two."""
+    if len(by_seed) < 2:
         return float("nan"), float("nan")
-    drawn = rng.integers(len(tables), size=(RESAMPLES, len(tables)))
-    values = np.array([measure([tables[i] for i in row]) for row in drawn])
+    drawn = rng.integers(len(by_seed), size=(RESAMPLES, len(by_seed)))
+    values = np.array([measure([table for i in row for table in by_seed[i]]) for row in drawn])
     if not np.isfinite(values).any():
         return float("nan"), float("nan")
     low, high = np.nanquantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sim.durable_files import write_durably
 from validate.prediction.layers import LayerScore
 from validate.prediction.scores import PredictedRun, Score
+from validate.report_words import finite_or_none
 
 if TYPE_CHECKING:
     from validate.prediction.job import NetworkPredictions
@@ -82,14 +83,15 @@ def _plain(part: NetworkPredictions) -> dict[str, Any]:
                 "runs": s.runs,
                 "points": s.points,
                 "runs_without": s.undefined,
-                "r2": _finite(s.r2),
-                "r2_interval": [_finite(v) for v in s.r2_interval],
-                "relative_error": _finite(s.error),
-                "relative_error_interval": [_finite(v) for v in s.error_interval],
-                "ratio": _finite(s.ratio),
-                "permuted_r2": _finite(s.permuted_r2),
-                "permuted_relative_error": _finite(s.permuted_error),
-                "direction_r2": _finite(s.direction_r2),
+                "seeds": s.seeds,
+                "r2": finite_or_none(s.r2),
+                "r2_interval": [finite_or_none(v) for v in s.r2_interval],
+                "relative_error": finite_or_none(s.error),
+                "relative_error_interval": [finite_or_none(v) for v in s.error_interval],
+                "ratio": finite_or_none(s.ratio),
+                "permuted_r2": finite_or_none(s.permuted_r2),
+                "permuted_relative_error": finite_or_none(s.permuted_error),
+                "direction_r2": finite_or_none(s.direction_r2),
                 "predicted": not s.reason,
                 "reason": s.reason,
             }
@@ -100,10 +102,11 @@ def _plain(part: NetworkPredictions) -> dict[str, Any]:
                 "event": s.event,
                 "start": s.start,
                 "theory": s.predicted,
-                "share": _finite(s.share),
-                "interval": [_finite(v) for v in s.interval],
-                "exchanged": _finite(s.control),
+                "share": finite_or_none(s.share),
+                "interval": [finite_or_none(v) for v in s.interval],
+                "exchanged": finite_or_none(s.control),
                 "runs": s.runs,
+                "seeds": s.seeds,
                 "reason": s.reason,
             }
             for s in part.layers
@@ -114,17 +117,13 @@ def _plain(part: NetworkPredictions) -> dict[str, Any]:
                 "lr": run.lr,
                 "seed": run.seed,
                 "points": {
-                    name: [[_finite(p.predicted), _finite(p.measured)] for p in points]
+                    name: [[finite_or_none(p.predicted), finite_or_none(p.measured)] for p in points]
                     for name, points in run.points.items()
                 },
             }
             for run in part.runs
         ],
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _number(value: float) -> str:
