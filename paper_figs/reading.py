@@ -33,6 +33,10 @@ class Read:
         return list({run.name: run for run in found}.values())
 
 
+KINDS = {"network": "sharpness_iterate", "two_layer": "descent_sharpness"}
+"""What tells a network's run, and the two-layer network's, from others."""
+
+
 def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[str, str] | None = None) -> Read:
     """Reads everything that some figures need, and of what they add where they can, what is there.
 
@@ -47,6 +51,10 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
     entries, named = list(entries), named or {}
     needed = dict.fromkeys(need for entry in entries for need in entry.needs)
     wished = dict.fromkeys(need for entry in entries for need in entry.optional)
+    for need, name in named.items():
+        if need not in {**needed, **wished}:
+            option = f"--{need.replace('_', '-')}"
+            raise InputError(f"{option} is {name}: {', '.join(e.name for e in entries)} does not draw from it")
     made_by = f"python -m paper_figs make {' '.join(e.name for e in entries)} --preset {sources.preset}"
     behind: dict[str, list[Run]] = {}
     for need in {**needed, **wished}:
@@ -58,6 +66,11 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
         if names is None:
             raise InputError(f"preset {sources.preset} has no runs for {need}: give another --preset")
         behind[need] = [read_run(sources.runs, name, made_by=made_by) for name in names]
+    for need, name in named.items():
+        if need in behind and KINDS[need] not in behind[need][0].data:
+            raise InputError(
+                f"--{need.replace('_', '-')} is {name}, which is another kind of run: it has no {KINDS[need]}"
+            )
     loaded: dict[str, Any] = {need: tuple(_load(run) for run in found) for need, found in behind.items()}
     networks = {need.partition(".")[2]: data for need, data in loaded.items() if need.startswith("networks.")}
     sweeps = {need.partition(".")[2]: data[0] for need, data in loaded.items() if need.startswith("sweeps.")}

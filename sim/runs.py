@@ -165,9 +165,11 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thor
     Raises:
         InputError: no such run, or its files are damaged.
     """
+    _require_name(name)
     folder = root / name
     if not folder.is_dir():
         raise InputError(f"there is no run {folder}: make it with {made_by}")
+    _require_replaceable(folder)
     try:
         config = json.loads((folder / "config.json").read_text())
         environment = json.loads((folder / "environment.json").read_text())
@@ -177,7 +179,7 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thor
         data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False, chunks=None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"run {folder} is damaged ({what}): delete it and run {made_by} again") from None
+        raise InputError(f"run {folder} is damaged ({what}): delete it and make it again") from None
     return Run(name, config, environment, data)
 
 
@@ -212,12 +214,14 @@ def _obtain(
     force: bool,
     checkpoint_seconds: float,
 ) -> Run:
+    _require_name(name)
     wanted = _plain({**_as_dict(config), "device": device.type})
     place, partial = root / name, root / f".{name}.partial"
     if place.exists() and not force:
         _tidy(root, name)
         return _finished(root, name, wanted)
     require_writable(root)
+    _require_replaceable(place)
     with run_lock(root, name):
         _put_back_replaced(root, name)
         if place.exists() and not force:  # another process finished it meanwhile
@@ -236,6 +240,18 @@ def _obtain(
             if not checkpoints.exist:
                 shutil.rmtree(partial, ignore_errors=True)
     return read_run(root, name)
+
+
+def _require_name(name: str) -> None:
+    """Refuses a name that is not one folder's in the store, or is hidden, as half-made runs are."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise InputError(f"the run's name is {name!r}: give one word without / that does not begin with a dot")
+
+
+def _require_replaceable(place: Path) -> None:
+    """Refuses to make a run where something else lies, which would be deleted."""
+    if place.exists() and not (place / "config.json").is_file():
+        raise InputError(f"{place} is there and holds no run: give another name or --runs another folder")
 
 
 def _read_with_others(root: Path, name: str) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ class TwoLayerConfig(DescentConfig):
     """Examples in each finite sample."""
     fraction: float = 0.05
     """Fraction p of examples that are outliers."""
-    sample_seeds: tuple[int, ...] = (0, 1, 2)
+    sample_seeds: tuple[int, ...] = field(default=(0, 1, 2), metadata={"may_be_empty": True})
     """One finite sample a seed; none for the population alone."""
 
     def __post_init__(self) -> None:

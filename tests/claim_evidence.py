@@ -59,9 +59,9 @@ def edge_run(seed: int) -> xr.Dataset:
     data["bounce_b"] = "edge_measured", np.full(len(measured), 3e4)
     data["bounce_a"] = "edge_measured", size * 3e4 / 2
     data["group_cosine"] = "edge_measured", np.full(len(measured), -0.6)
-    data["group_gradient_norm"] = ("edge_measured", "side"), np.full((len(measured), 2), 20.0)
+    data["group_gradient_norm"] = ("edge_measured", "side"), np.tile([16.0, 25.0], (len(measured), 1))
     data["group_bounce_share"] = "edge_measured", np.full(len(measured), 0.8)
-    data["group_curvature"] = ("edge_measured", "side"), np.full((len(measured), 2), 280.0)
+    data["group_curvature"] = ("edge_measured", "side"), np.tile([240.0, 320.0], (len(measured), 1))
     drawn = (len(measured), 2, DRAWS)
     noise = rng.normal(size=drawn)
     data["random_cosine"] = ("edge_measured", "kind", "draw"), 0.05 * noise

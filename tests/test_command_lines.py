@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tyro
 
 from theory.command_line import InputError, main
 
@@ -30,7 +33,7 @@ def test_each_package_explains_itself(package: str, tmp_path: Path) -> None:
         (("validate", "--lr", "-0.05"), ("--lr is -0.05", "above 0")),
         (("validate", "--lr", "five"), ("--lr", "five")),
         (("validate", "--device", "cuda:99"), ("--device is cuda:99", "cpu")),
-        (("validate", "--seeds", "1", "1"), ("--seeds is (1, 1)", "different")),
+        (("validate", "--seeds", "1", "1"), ("--seeds has 1 twice", "different")),
         (("validate", "--runs", "FILE/runs"), ("FILE/runs", "cannot be written")),
         (("validate", "--nonsense"), ("--nonsense",)),
         (("validate", "claims", "--claims", "C99"), ("no claim C99", "C16")),
@@ -38,12 +41,19 @@ def test_each_package_explains_itself(package: str, tmp_path: Path) -> None:
         (("validate", "relation", "gravity"), ("no relation gravity", "growth-factor")),
         (("validate", "relation", "interlacing", "--width", "0"), ("--width is 0", "at least 1")),
         (("validate", "interventions", "--kinds", "shrink"), ("--kinds is shrink", "recolour")),
-        (("validate", "interventions", "--kinds", "clip", "clip"), ("--kinds is clip clip", "different")),
+        (("validate", "interventions", "--kinds", "clip", "clip"), ("--kinds has clip twice", "different")),
         (("validate", "interventions", "--network", "lenet"), ("--network is lenet", "vgg11")),
         (("validate", "interventions", "--held-out", "200"), ("--held-out is 200", "0 to 199")),
         (("validate", "score", "--images", "noise"), ("--images is noise", "gaussian")),
         (("validate", "score", "--lr", "0.05", "-1"), ("--lr is -1.0", "above 0")),
         (("validate", "data", "fetch", "--source", "nowhere"), ("nowhere", "cannot be read")),
+        (("validate", "data", "fetch", "--source", "http://a/b"), ("--source is http:/a/b", "no address")),
+        (("validate", "predict", "--network"), ("--network is empty", "at least one")),
+        (("sim", "two-layer", "--name", "../x"), ("name is '../x'", "one word")),
+        (("sim", "two-layer", "--sample-seeds", "3", "3"), ("--sample-seeds has 3 twice", "different")),
+        (("theory", "derive", "--all", "T7"), ("--all is given with T7",)),
+        (("theory", "predict", "--k", "1e8"), ("--k is 1e+08", "at most 1,000,000")),
+        (("theory", "predict", "--alpha", "1e300"), ("--alpha is 1e+300", "python -m theory predict --help")),
         (("sim", "two-layer", "--fraction", "2"), ("--fraction is 2.0", "at most 1")),
         (("theory", "predict", "--alpha", "-1"), ("--alpha is -1.0", "above 0")),
         (("theory", "derive", "T99"), ("no statement T99", "T7")),
@@ -72,7 +82,57 @@ def test_an_interrupt_ends_with_a_line_and_status_130(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stop:
         main({"go": interrupted}, prog="python -m it", description="it", args=["go"])
     assert stop.value.code == 130
-    assert "goes on from the runs that are finished" in capsys.readouterr().err
+    assert "reads what is finished and goes on from checkpoints" in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Options with several values."""
+
+    seeds: tuple[int, ...] = (0, 1)
+    widths: tuple[int, ...] = field(default=(5, 5), metadata={"repeats": True})
+    none: tuple[int, ...] = field(default=(0,), metadata={"may_be_empty": True})
+    extra: tuple[str, ...] = ()
+    ends: tuple[float, float] = (1.0, 1.0)
+    perhaps: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Holds them."""
+
+    lists: tyro.conf.OmitArgPrefixes[Lists] = field(default_factory=Lists)
+
+
+@pytest.mark.parametrize("config", [Lists, Nested])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", ""),
+        ("--seeds", "--seeds is empty: give at least one"),
+        ("--seeds 1 2 1", "--seeds has 1 twice: give different values"),
+        ("--widths 7 7", ""),
+        ("--widths", "--widths is empty"),  # what may repeat may not be empty
+        ("--none", ""),
+        ("--none 2 2", "--none has 2 twice"),
+        ("--extra", ""),
+        ("--extra a a", "--extra has a twice"),
+        ("--ends 1 1", ""),
+        ("--perhaps", "--perhaps is empty"),
+        ("--perhaps 4 4", "--perhaps has 4 twice"),
+    ],
+)
+def test_options_of_several_values_are_neither_empty_nor_repeated(
+    config: type, words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(given: Any) -> int:
+        return 0
+
+    command.__annotations__["given"] = config
+    with pytest.raises(SystemExit) as stop:
+        main({"go": command, "other": lambda: 0}, prog="python -m it", description="it", args=["go", *words.split()])
+    assert stop.value.code == (2 if message else 0)
+    assert message in capsys.readouterr().err
 
 
 def test_a_commands_status_is_the_programs(capsys: pytest.CaptureFixture[str]) -> None:

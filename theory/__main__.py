@@ -46,6 +46,10 @@ def predict_command(config: PredictConfig) -> int:
     return 0
 
 
+MOST_CELLS = 2000
+"""A side of the phase diagram: four million cells."""
+
+
 @dataclass(frozen=True)
 class PhaseConfig:
     """Regimes of descent over a grid of step sizes and strengths, in closed form (Σ = I, balanced start)."""
@@ -65,6 +69,8 @@ class PhaseConfig:
 def phase_command(config: PhaseConfig) -> int:
     """Prints what share of the grid lies in each regime, or the grid itself."""
     require_positive("--cells", config.cells)
+    if config.cells > MOST_CELLS:
+        raise InputError(f"--cells is {config.cells}: give at most {MOST_CELLS}")
     for name in ("lr", "alpha"):
         for end in getattr(config, name):
             require_positive(f"--{name}", end)
@@ -96,6 +102,8 @@ def derive_command(config: DeriveConfig) -> int:
     """Prints the derivations of the statements named."""
     if not config.all and not config.statements:
         raise InputError(f"derive needs a statement: give one of {', '.join(all_statements())}, or --all")
+    if config.all and config.statements:
+        raise InputError(f"--all is given with {config.statements[0]}: give one of both")
     if config.all:
         print(render_all(), end="")
     for name in config.statements:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import inspect
 import io
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +93,10 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command goes on from the runs that are finished", file=sys.stderr)
+        print(
+            f"{prog}: interrupted; given again, the command reads what is finished and goes on from checkpoints",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -121,7 +126,8 @@ def _parse_and_call(commands: Commands, words: list[str], prog: str, description
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(f"{_one_line(complaint.getvalue())}; see {prog} --help") from None
+        named = f"{prog} {words[0]}" if words[0] in commands else prog
+        raise InputError(f"{_one_line(complaint.getvalue())}; see {named} --help") from None
     return call()
 
 
@@ -141,13 +147,42 @@ def _delayed(function: Callable[..., int | None]) -> Callable[..., Callable[[], 
 
     @functools.wraps(function)
     def parsed(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
+        given = inspect.signature(function).bind(*args, **kwargs).arguments
+        for name, value in given.items():
+            _require_lists({name: value}, get_type_hints(function))
         return functools.partial(function, *args, **kwargs)
 
     return parsed
 
 
+def _require_lists(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Refuses options that take several values and were given none or one twice, in dataclasses to any depth.
+
+    Several values are those of a type ``tuple[X, ...]``; a repeated one would count as evidence of its own. Fields
+    whose metadata say ``repeats`` may repeat, and those whose default is empty or whose metadata say so may be empty.
+    """
+    for name, value in values.items():
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            types_of = get_type_hints(type(value))
+            for field in dataclasses.fields(value):
+                one = getattr(value, field.name)
+                empty = one == () and (field.default == () or "may_be_empty" in field.metadata)
+                if "repeats" in field.metadata and isinstance(one, tuple):
+                    one = tuple(dict.fromkeys(one))
+                if not empty:
+                    _require_lists({field.name: one}, types_of)
+        elif isinstance(value, tuple) and "..." in str(types.get(name)):
+            option = f"--{name.replace('_', '-')}"
+            if not value:
+                raise InputError(f"{option} is empty: give at least one")
+            if twice := [one for i, one in enumerate(value) if one in value[:i]]:
+                raise InputError(f"{option} has {twice[0]} twice: give different values")
+
+
 def _one_line(box: str) -> str:
     """Folds tyro's boxed message to its first paragraph in one line."""
+    # tyro names a wrapping class of its own before the message of ours.
+    box = re.sub(r"Error parsing (?!-)[\w.-]*: ", "", box)
     kept: list[str] = []
     for line in box.splitlines():
         text = line.strip("│╭╮╰╯ \t")

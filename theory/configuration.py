@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from theory.command_line import require_positive
+from theory.command_line import InputError, require_positive
 from theory.model import Model, State, power_law_covariance, random_start
+
+MOST_FEATURES = 1_000_000
+"""Ordinary and opposing ones together: the start draws a number for each."""
+LARGEST = 1e9
+"""Of α, ‖β‖ and η: products of several of them are formed."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class DescentConfig:
         for name in ("k", "exponent"):
             require_positive(f"--{name}", getattr(self, name), zero_allowed=True)
         require_positive("--start-seed", self.start_seed, zero_allowed=True)
+        features = self.d1 * (1 + self.k)
+        if features > MOST_FEATURES:
+            raise InputError(f"--d1 is {self.d1} and --k is {self.k:g}: give at most {MOST_FEATURES:,} features in all")
+        for name in ("alpha", "beta", "lr"):
+            if getattr(self, name) > LARGEST:
+                raise InputError(f"--{name} is {getattr(self, name):g}: give at most {LARGEST:g}")
 
     @property
     def model(self) -> Model:

@@ -13,6 +13,9 @@ from theory.model import Model, State, gradient
 from theory.symbolic import Array
 from theory.trajectory import Trajectory
 
+STIFF = 5e4
+"""Rate times time from which the implicit method is faster: steps of the explicit one are a few over the rate."""
+
 
 def gradient_flow(
     model: Model,
@@ -21,7 +24,7 @@ def gradient_flow(
     *,
     rtol: float = 1e-12,
     atol: float = 1e-14,
-    method: Literal["DOP853", "LSODA", "Radau"] = "DOP853",
+    method: Literal["DOP853", "LSODA", "Radau"] | None = None,
 ) -> Trajectory:
     """Integrates c' = D − c Σ_j α_j s_j², b' = c Σ(β − cb), s_j' = −α_j c² s_j.
 
@@ -31,9 +34,9 @@ def gradient_flow(
         times: (n,) increasing times at which the weights are wanted, the first at least 0.
         rtol: relative tolerance.
         atol: absolute tolerance.
-        method: SciPy's name of the integrator. The eighth-order Runge–Kutta method is the most accurate over moderate
-            times; near rest its steps are held up by the largest λ_i c², where 6·10⁻⁹ of error was seen. LSODA or
-            Radau are for long times and large spreads of Σ and α.
+        method: SciPy's name of the integrator. DOP853, the eighth-order Runge–Kutta method, is the most accurate over
+            moderate times; near rest its steps are held up by the largest λ_i c², where 6·10⁻⁹ of error was seen. So
+            Radau is taken, when none is given, where the largest rate times the time is above `STIFF`.
 
     Returns:
         The weights at `times`, and the time at which c turns from falling to rising.
@@ -55,6 +58,12 @@ def gradient_flow(
     c_velocity.direction = 1.0  # type: ignore[attr-defined]  # SciPy reads the event's attributes
     if at[-1] == 0:
         return Trajectory(at, State.from_vector(start.vector[None], d1))
+    if method is None:
+        # c² settles at ‖β‖ or less, or falls from its start
+        rate = max(model.alpha.max(initial=0), model.covariance.max()) * max(
+            float(start.c) ** 2, float(np.linalg.norm(model.beta))
+        )
+        method = "Radau" if rate * at[-1] > STIFF else "DOP853"
     solution = solve_ivp(
         velocity,
         (0.0, float(at[-1])),

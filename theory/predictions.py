@@ -109,7 +109,7 @@ def predict(
     final = descent_limit(model, start, lr) if regime is Regime.CONVERGES and model.beta.any() else None
     quantities = {
         **sharpness_quantities(model, start, lr, curves),
-        **final_quantities(model, limit, lr, regime, final),
+        **final_quantities(model, start, limit, lr, regime, final),
         **onset_quantities(onsets, on_sample, steps),
         **edge_quantities(model, start, limit, lr, curves, onsets[0]),
     }
@@ -132,8 +132,10 @@ def table(predictions: Predictions) -> str:
     lines = [f"  regime: {predictions.regime} (T8)"]
     for a, b, c, d, e in cells:
         lines.append(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:<{widths[3]}}  {e}")
-    if any(OUTSIDE in q.domain for q in predictions.quantities.values()):
-        lines.append("  * outside the prediction's domain here; --domains says why")
+    outside = [q for q in predictions.quantities.values() if OUTSIDE in q.domain]
+    if outside:
+        lines.append("  * outside the prediction's domain here:")
+        lines += [f"    {q.symbol}: {q.domain}" for q in outside]
     return "\n".join(lines)
 
 

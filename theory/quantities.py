@@ -121,13 +121,17 @@ def sharpness_quantities(model: Model, start: State, lr: float, curves: Curves) 
     return quantities
 
 
-def final_quantities(model: Model, limit: State, lr: float, regime: Regime, final: State | None) -> dict[str, Quantity]:
+def final_quantities(
+    model: Model, start: State, limit: State, lr: float, regime: Regime, final: State | None
+) -> dict[str, Quantity]:
     """Sharpness at the end, of the flow and of descent."""
     of_flow = layer_sharpness(model, limit)
     value, error, where = None, None, "2/η lies below the flattest minimum: descent does not settle"
     if regime is Regime.EDGE:
         value, error = 2 / lr * (1 - EDGE_SPREAD / 2), 2 / lr * EDGE_SPREAD / 2
         where = "the middle of what was seen, 0.87 to 1 times 2/η; proved: at most 2/η, where descent settles"
+        if not start.s.any():
+            where = f"s(0) ≠ 0, here 0: {OUTSIDE}, nothing oscillates and descent may settle above 2/η"
     elif regime is Regime.CONVERGES:
         end = limit if final is None else final
         value = float(sharpness(model, end))
@@ -192,7 +196,8 @@ def edge_quantities(
             "amplitude at the edge of stability, where it is reached",
             amplitude,
             None if amplitude is None else abs(amplitude * (curves.at_crossing(curves.edge_correction) or 0.0)),
-            "slow drive and settled (|Δ² ln D| < 0.006 g); before that it is what spikes swing about",
+            "slow drive and settled (|Δ² ln D| < 0.006 g); before that it is what spikes swing about"
+            + ("" if start.s.any() else f"; s(0) ≠ 0, here 0: {OUTSIDE}, s stays 0"),
             "T9",
         ),
         "spike_height": _spike_quantity(model, start, lr, onset),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import subprocess
 import tarfile
 import tempfile
@@ -62,11 +63,15 @@ class SubsetConfig:
 
 def fetch(config: FetchConfig) -> int:
     """Writes the six files of CIFAR-10's binary version, each verified, or none of them."""
-    require_writable(config.out)
+    if config.source is not None and re.match(r"\w+:/", str(config.source)):
+        raise InputError(f"--source is {config.source}: give a folder or an archive on this machine, no address")
     if all(_verified(config.out / name) for name in SHA256):
         print(f"{config.out} already holds the full CIFAR-10, verified")
         return 0
+    if config.source is None:  # before anything is downloaded
+        require_writable(config.out)
     files = _from_path(config.source) if config.source else _from_network()
+    require_writable(config.out)
     for name, records in files.items():
         _write(config.out / name, records)
     print(f"{config.out}: {len(files)} files, every SHA-256 as expected")

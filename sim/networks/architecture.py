@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -31,7 +31,7 @@ class Architecture:
     kind: Kind = "mlp"
     """mlp: multilayer perceptron; vgg11, vgg11_bn: VGG-11 without and with batch norm; resnet18: ResNet-18 with batch
     norm; vit: vision transformer. The convolutional ones are in their form for 32 × 32 images."""
-    hidden: tuple[int, ...] = (200, 200)
+    hidden: tuple[int, ...] = field(default=(200, 200), metadata={"repeats": True})
     """Units of each hidden layer of the mlp."""
     activation: str = "relu"
     """relu, tanh or gelu."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -35,7 +35,7 @@ class ChebyshevConfig(Study):
     """Degree of the polynomial."""
     examples: int = 50
     """Number of evenly spaced points."""
-    hidden: tuple[int, ...] = (100, 100)
+    hidden: tuple[int, ...] = field(default=(100, 100), metadata={"repeats": True})
     """Units of each hidden layer."""
     activation: str = "relu"
     """relu, tanh or gelu."""

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import theory
-from theory import InputError, Model, SampleMoments, State, random_start
+from theory import (
+    InputError,
+    Model,
+    SampleMoments,
+    State,
+    flow_limit,
+    gradient_descent,
+    gradient_flow,
+    random_start,
+    sharpness,
+)
 from theory.configuration import DescentConfig
 from theory.phase_diagram import phase_diagram
 from theory.plotting import plot_predictions
@@ -71,6 +81,33 @@ def test_predictions_lie_within_their_errors_in_their_domains() -> None:
     for name, inside in outcomes.items():
         assert len(inside) >= 5, name
         assert np.mean(inside) >= 0.85, (name, np.mean(inside), len(inside))
+
+
+def test_without_opposing_weight_at_the_start_the_edge_is_outside_the_domain() -> None:
+    """Descent then settles above 2/η, which the middle of what was seen does not say."""
+    config = DescentConfig(k=0.0)
+    found = predict(config.model, config.initial_state, config.lr, config.steps)
+    for name in ("sharpness_final", "amplitude"):
+        assert "OUTSIDE" in found.quantities[name].domain
+    assert "s(0) ≠ 0, here 0" in table(found)
+    end = gradient_descent(config.model, config.initial_state, config.lr, config.steps).state.at(-1)
+    assert float(sharpness(config.model, end)) > 2 / config.lr
+    ordinary = DescentConfig()
+    usual = predict(ordinary.model, ordinary.initial_state, ordinary.lr, ordinary.steps)
+    assert "s(0)" not in usual.quantities["sharpness_final"].domain
+
+
+@pytest.mark.parametrize("lr", [10.0, 0.04])
+def test_the_flow_of_a_stiff_model_is_integrated_in_steps_of_its_own_time(lr: float) -> None:
+    """α = 10⁴: the explicit method would take steps of 10⁻⁴ for as long as the horizon is."""
+    config = DescentConfig(alpha=1e4, lr=lr)
+    times = lr * np.array([0.0, 1.0, 500.0])
+    found = gradient_flow(config.model, config.initial_state, times)
+    end, limit = found.state.at(-1), flow_limit(config.model, config.initial_state)
+    np.testing.assert_allclose(end.vector, limit.vector, rtol=1e-6, atol=1e-9)
+    early = gradient_flow(config.model, config.initial_state, [1e-3, 2e-3])
+    implicit = gradient_flow(config.model, config.initial_state, [1e-3, 2e-3], method="Radau")
+    np.testing.assert_allclose(early.state.vector, implicit.state.vector, rtol=1e-7, atol=1e-10)
 
 
 def test_the_onset_of_the_population_is_exact() -> None:

@@ -131,6 +131,12 @@ def test_each_claim_fails_without_what_it_claims(
     assert not judge(OF[name], _changed(evidence, role, change)).holds
 
 
+def test_the_two_groups_count_alike(evidence: Evidence) -> None:
+    """√(16 · 25) over random groups' 5, and (240 + 320)/2 over 40."""
+    assert judge(OF["C5b"], evidence).values == pytest.approx((4.0,) * 3)
+    assert judge(OF["C5d"], evidence).values == pytest.approx((7.0,) * 3)
+
+
 def test_where_no_oscillation_stands_its_claims_are_undefined(evidence: Evidence) -> None:
     def quiet(data: xr.Dataset) -> xr.Dataset:
         data["gradient_along_bounce"].values[:] = 0.3 * 0.99 ** np.arange(data.sizes["edge_step"])
@@ -188,6 +194,8 @@ def test_a_gaussian_has_no_heavy_tail_and_a_heavy_tail_is_measured() -> None:
     assert median_kurtosis(normal) == pytest.approx(3, abs=0.15)
     assert median_hill_index(normal) > 4.5
     assert median_hill_index(heavy) == pytest.approx(3, abs=0.5)
+    # What moves all examples alike is no tail.
+    assert median_hill_index(heavy + np.array([[0.0], [5], [-9], [20], [1]])) == pytest.approx(median_hill_index(heavy))
     # A rank-one window: shares of χ²₁, whose top 5 % carry 2(zφ(z) + P(Z > z)) = 0.279 at z = 1.96.
     one = np.outer([1.0, -1.0, 1.0], rng.normal(size=n))
     assert top_energy(one) == pytest.approx(0.279, abs=0.01)

@@ -21,8 +21,15 @@ from validate.prediction.oscillation import predict_oscillation
 from validate.prediction.quantities import QUANTITIES, Point, Quantity
 from validate.prediction.scores import PredictedRun, r_squared, relative_error, score
 from validate.prediction.spikes import first_spike, spike_steps
-from validate.prediction.stretches import growth_points, variance_points
+from validate.prediction.stretches import (
+    SETTLING,
+    _standing,
+    growth_points,
+    variance_ahead_point,
+    variance_points,
+)
 from validate.prediction.trace import kinematic_displacement, read_trace, smooth_free_displacement
+from validate.prediction.waits import growth_law_wait_point
 from validate.windows import Windows
 
 BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
@@ -45,6 +52,34 @@ def test_the_orbit_of_the_map_is_predicted_as_it_goes(g: float, lr: float, size:
     assert points["loss rise, x² measured"].predicted == pytest.approx(
         points["loss rise, x² measured"].measured, rel=0.05
     )
+
+
+@pytest.mark.parametrize(("excess", "gain", "steps"), [(0.5, 1.5**5.5, 6), (0.5, 1.5**6.5, 7), (0.02, 1.02**30.5, 31)])
+def test_the_growth_law_waits_until_the_gain_is_reached(excess: float, gain: float, steps: int) -> None:
+    trace = rising(0.002, 0.05, 1e-3)
+    steady = dataclasses.replace(trace, excess=np.full_like(trace.excess, excess))
+    sized = dataclasses.replace(steady, onset_size=gain * steady.start_size)
+    point = growth_law_wait_point(sized)
+    assert point.predicted == steps
+    assert trace.onset is not None
+    assert point.measured == trace.onset - trace.start_step
+    # With eigenvalues of the bulk nothing grows before the study ends.
+    assert point.control == (len(trace.steps) - trace.start_step, point.measured)
+
+
+def test_the_variance_ahead_is_told_from_what_ends_before_it() -> None:
+    trace = rising(0.002, 0.05, 0.02)
+    divide = trace.start_step + SETTLING
+    within = [s.measurement for s in _standing(trace) if s.end <= divide]
+    beyond = [s.measurement for s in _standing(trace) if s.end > divide]
+    assert within
+    assert beyond
+    told = variance_ahead_point(trace).predicted
+    assert math.isfinite(told)
+    for changed, same in ((beyond, True), (within, False)):
+        a = trace.a.copy()
+        a[changed] *= 100
+        assert (variance_ahead_point(dataclasses.replace(trace, a=a)).predicted == told) is same
 
 
 def test_the_onset_of_x_and_that_of_the_losses_are_scored_apart() -> None:
