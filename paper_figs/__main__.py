@@ -87,7 +87,7 @@ class GuideConfig:
     figures: Path = Path("figures")
     """Folder of the drawn figures."""
     docs: Path = Path("docs")
-    """Folder to write figures.md and figures/ in."""
+    """Folder to write figures.md and pictures/ in."""
 
 
 def draw_command(config: DrawConfig) -> int:

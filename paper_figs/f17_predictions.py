@@ -65,7 +65,7 @@ def caption(runs: Runs) -> str:
         else ""
     )
     return (
-        f"CIFAR-10 networks at the edge of stability: predicted by the reduced map from λ, a = −⟨∇λ, ∇L⟩, b = ‖∇⊥λ‖² "
+        f"CIFAR-10 networks at the edge of stability: predicted by the reduced map from λ, a = −⟨∇⊥λ, ∇L⟩, b = ‖∇⊥λ‖² "
         f"and x measured beforehand, against what the network then did; line: equality. Dots: a GELU network, "
         f"full-batch gradient descent on 2,000 images, {len(sizes)} step sizes from {sizes[0]:g} to {sizes[-1]:g}, "
         f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. R² over the best constant (of logarithms in the panels on "

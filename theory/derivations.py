@@ -50,6 +50,9 @@ def render_all() -> str:
         "Notation: f = c (bᵀx + s·uᵀx_o), population loss L = ½(cb−β)ᵀΣ(cb−β) + ½αc²s² + ½α, "
         "r = β − cb, drive D = bᵀΣr, balancedness Q = c² − ‖b‖² − s², step size η. "
         "`python -m theory check` runs the numeric checks.\n\n"
+        "Status is that of the statement as it stands below: proved; checked (derived to the order stated, or seen "
+        "numerically, with the error that is left); corrected (what was written first is refuted by the counterexample "
+        "given; what stands now is proved or checked, as it says).\n\n"
     )
     return head + "\n".join(render(s, latex=True) for s in all_statements().values())
 

@@ -18,8 +18,8 @@ class Status(StrEnum):
     """Its derivation is complete, up to standard theorems that it names."""
     CHECKED = "checked"
     """Derived to the stated order, or seen numerically; the error left is stated."""
-    REFUTED = "refuted"
-    """False as first written; the counterexample and the statement that holds stand in its place."""
+    CORRECTED = "corrected"
+    """False as first written; the counterexample, and the statement that holds, proved or checked, stand in its place."""
 
 
 @dataclass(frozen=True)

@@ -296,7 +296,7 @@ STATEMENT = Statement(
         "it fails, c ends by falling. For Σ = I this is α ≥ ½, sufficient and necessary. Under (c), t₁, c(t₁)² and "
         "c(t)² afterwards have two-sided bounds, and (αc²)' ≤ α‖β‖²/2 always."
     ),
-    status=Status.REFUTED,
+    status=Status.CORRECTED,
     source="the setting; refuted, corrected and proved here",
     applies=applies,
     derivation=derivation,

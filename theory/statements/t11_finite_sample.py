@@ -306,7 +306,7 @@ STATEMENT = Statement(
         "V_{t+1} = (1 − ηαc²)²V_t + σ² (rounding, noise). Unequal groups: floor cs = δ, edge at c² + δ²/c² = 2/(ηα), "
         "amplitude a² = D/(αc(1 − δ⁴/c⁸)); the groups trade places each step only if a(c + δ²/c³) > |δ|."
     ),
-    status=Status.REFUTED,
+    status=Status.CORRECTED,
     source="derived here; delayed loss of stability is classical",
     applies=applies,
     derivation=derivation,

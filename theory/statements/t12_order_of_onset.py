@@ -162,7 +162,7 @@ STATEMENT = Statement(
         "on a weaker one if and only if c² > 2/(η(α₁ + α₂)). While the stronger holds c² at 2/(ηα₁), the weaker "
         "shrinks by |1 − 2α₂/α₁| a step."
     ),
-    status=Status.REFUTED,
+    status=Status.CORRECTED,
     source="derived here",
     applies=applies,
     derivation=derivation,

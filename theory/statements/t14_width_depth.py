@@ -318,7 +318,7 @@ STATEMENT = Statement(
         "c_i² − ‖b‖² − s² is constant, T4, T5 and T7 hold with c = Πc_i, and a balanced start ends at sharpness "
         "max(α, N)‖β‖^(2−2/N)."
     ),
-    status=Status.REFUTED,
+    status=Status.CORRECTED,
     source="derived here",
     applies=applies,
     derivation=derivation,
