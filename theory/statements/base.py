@@ -19,7 +19,7 @@ class Status(StrEnum):
     CHECKED = "checked"
     """Derived to the stated order, or seen numerically; the error left is stated."""
     CORRECTED = "corrected"
-    """False as first written; the counterexample, and the statement that holds, proved or checked, stand in its place."""
+    """False as first written; the counterexample and what holds, proved or checked, stand in its place."""
 
 
 @dataclass(frozen=True)
