@@ -184,7 +184,8 @@ def observed_onset(moments: SampleMoments, states: State, lr: float, *, theta: f
     with np.errstate(over="ignore", invalid="ignore"):  # the end of a diverging run
         d = moments.drive(states)
         rises = c * moments.gradient(states).c < 0
-    crossed = np.flatnonzero((lr * moments.alpha * c**2 > 2) & rises & (c * d > 0))
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges
+        crossed = np.flatnonzero((lr * moments.alpha * c**2 > 2) & rises & (c * d > 0))
     nothing = Onset(None, None, Seed.NONE, math.nan, math.nan, math.nan)
     if not crossed.size:
         return nothing

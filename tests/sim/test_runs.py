@@ -125,7 +125,7 @@ def test_a_damaged_run_is_said_to_be_damaged(tmp_path: Path, damage: str) -> Non
     line = str(caught.value)
     assert "\n" not in line
     assert says in line
-    assert "delete it and run python -m validate again" in line
+    assert "delete it and make it again" in line
 
 
 def test_the_checksums_of_a_large_run_are_compared_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
