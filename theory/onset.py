@@ -183,16 +183,15 @@ def observed_onset(moments: SampleMoments, states: State, lr: float, *, theta: f
     c, s = states.c, states.s[..., 0]
     with np.errstate(over="ignore", invalid="ignore"):  # the end of a diverging run
         d = moments.drive(states)
-        rises = c * moments.gradient(states).c < 0
-    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges
-        crossed = np.flatnonzero((lr * moments.alpha * c**2 > 2) & rises & (c * d > 0))
+        rises, driven = c * moments.gradient(states).c < 0, c * d > 0
+    crossed = np.flatnonzero((lr * moments.alpha * c**2 > 2) & rises & driven)
     nothing = Onset(None, None, Seed.NONE, math.nan, math.nan, math.nan)
     if not crossed.size:
         return nothing
     amplitude = np.zeros_like(s)
     amplitude[1:-1] = np.abs(s[2:] - 2 * s[1:-1] + s[:-2]) / 4
-    with np.errstate(divide="ignore", invalid="ignore"):
-        seen = np.flatnonzero((amplitude**2 > theta**2 * d / (moments.alpha * c)) & (c * d > 0))
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        seen = np.flatnonzero((amplitude**2 > theta**2 * d / (moments.alpha * c)) & driven)
     seen = seen[seen > crossed[0]]
     step = int(seen[0]) if seen.size else None
     return Onset(step, int(crossed[0]), Seed.NONE, math.nan, math.nan, math.nan)
