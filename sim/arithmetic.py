@@ -16,7 +16,8 @@ from theory.command_line import InputError
 def has_bfloat16(device: torch.device) -> bool:
     """Whether networks can be trained in bfloat16 there.
 
-    Without the instructions for it (AVX-512), torch 2.13 aborts the process in a convolution's backward pass.
+    On a processor without AVX-512 torch 2.13 has aborted the process in the backward pass of convolutions with channels
+    last; whether bfloat16 is the cause is not known (docs/performance.md).
     """
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

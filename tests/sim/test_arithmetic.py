@@ -79,7 +79,6 @@ def test_the_arithmetic_is_part_of_a_runs_name() -> None:
 
 
 def test_bfloat16_is_refused_where_the_processor_has_it_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch would abort the process."""
     monkeypatch.setattr("sim.arithmetic.has_bfloat16", lambda device: False)
     x, y = _images(torch.device("cpu"))
     network = build(FORMS["vgg11"], (3, 32, 32), 10, seed=0)
