@@ -10,17 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from theory.command_line import InputError
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether networks can be trained in bfloat16 there.
-
-    On a processor without AVX-512 torch 2.13 has aborted the process in the backward pass of convolutions with channels
-    last; whether bfloat16 is the cause is not known (docs/performance.md).
-    """
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -41,13 +30,7 @@ class Arithmetic:
 
     @contextmanager
     def active(self, device: torch.device) -> Iterator[None]:
-        """Computes inside in this precision, and as before afterwards.
-
-        Raises:
-            InputError: bfloat16 on a processor that PyTorch's kernels for it do not support.
-        """
-        if self.precision == "bfloat16" and not has_bfloat16(device):
-            raise InputError("precision is bfloat16, for which this processor has no instructions: give float32")
+        """Computes inside in this precision, and as before afterwards."""
         matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
         before = matmul.allow_tf32, cudnn.allow_tf32
         # Off is said too: PyTorch lets convolutions use TensorFloat-32 unless told otherwise.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sim.networks.layers import Layer
@@ -41,7 +43,17 @@ class Convolution(Layer):
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, channels_in, h, w) → (n, channels_out, ⌈h/stride⌉, ⌈w/stride⌉)."""
-        output: Tensor = self.norm(self.convolution(input))
+        output: Tensor = self.norm(self._convolve(input))
+        return output
+
+    def _convolve(self, input: Tensor) -> Tensor:
+        inner = self.convolution
+        last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
+        if inner.kernel_size == (1, 1) and inner.stride != (1, 1) and inner.in_channels < 8 and last:
+            # The same, place by place: with channels last and so few of them, oneDNN's gradient of the weights of a
+            # strided 1×1 kernel is wrong on processors without AVX-512, and writes beyond its end (torch 2.13).
+            return F.conv2d(input[:, :, :: inner.stride[0], :: inner.stride[1]], inner.weight, inner.bias)
+        output: Tensor = inner(input)
         return output
 
 

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import Arithmetic, Batches, Checkpoints, OptimizerChoice, SharpnessProbe, descend, mlp
-from sim.arithmetic import has_bfloat16
 from sim.curvature import HessianOperator, layer_shares
 from sim.training import OptimizerFactory
 from theory import InputError
@@ -139,8 +138,6 @@ def test_chunks_that_cut_batch_norms_batch_must_be_declared(device: torch.device
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_the_precision_changes_the_products_and_nothing_outside(precision: Any, device: torch.device) -> None:
-    if precision == "bfloat16" and not has_bfloat16(device):
-        pytest.skip("this processor has no instructions for bfloat16")
     x, y = _problem(device)
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     exact = descend(_network(device), x, y, lr=0.3, steps=10, progress=False).losses
