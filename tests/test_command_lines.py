@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -61,11 +63,21 @@ def test_each_package_explains_itself(package: str, tmp_path: Path) -> None:
         (("paper_figs", "F8"), ("there is no run", "python -m paper_figs make F8")),
     ],
 )
-def test_bad_input_is_one_line_and_status_two(words: tuple[str, ...], names: tuple[str, ...], tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_status_two(
+    words: tuple[str, ...],
+    names: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "FILE").write_text("")
-    done = call(*words, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    line = done.stderr.strip()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(words))
+    # `python -m` without its process, most of whose time goes into imports; the tests above and below have processes.
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    line = capsys.readouterr().err.strip()
+    assert stop.value.code == 2, line
     assert "\n" not in line
     assert "Traceback" not in line
     for name in names:
@@ -73,6 +85,14 @@ def test_bad_input_is_one_line_and_status_two(words: tuple[str, ...], names: tup
     left = {p.name for p in tmp_path.iterdir()} - {"FILE", "data", "runs", "report"}
     assert left == set()
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "FILE"]
+
+
+def test_a_process_ends_with_the_same_line_and_status(tmp_path: Path) -> None:
+    done = call("validate", "--lr", "-0.05", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"[^\n]*--lr is -0\.05[^\n]*\n", done.stderr)
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupt_ends_with_a_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:

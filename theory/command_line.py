@@ -61,6 +61,24 @@ def require_all(name: str, values: npt.NDArray[np.float64], good: npt.NDArray[np
         raise InputError(f"{name} is {values[~good].ravel()[0]}: give {mend}")
 
 
+def require_different(name: str, values: Sequence[Any]) -> None:
+    """Refuses an empty list, and one with a value twice, which would make a run twice or count it as evidence twice.
+
+    Raises:
+        InputError: as said.
+
+    >>> require_different("--seeds", (1, 2))
+    >>> require_different("--seeds", (1, 2, 1))
+    Traceback (most recent call last):
+    ...
+    theory.command_line.InputError: --seeds has 1 twice: give different values
+    """
+    if not values:
+        raise InputError(f"{name} is empty: give at least one")
+    if twice := [one for i, one in enumerate(values) if one in values[:i]]:
+        raise InputError(f"{name} has {twice[0]} twice: give different values")
+
+
 def main(
     commands: Commands,
     *,
@@ -147,36 +165,33 @@ def _delayed(function: Callable[..., int | None]) -> Callable[..., Callable[[], 
 
     @functools.wraps(function)
     def parsed(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
-        given = inspect.signature(function).bind(*args, **kwargs).arguments
-        for name, value in given.items():
-            _require_lists({name: value}, get_type_hints(function))
+        _require_lists(inspect.signature(function).bind(*args, **kwargs).arguments, get_type_hints(function))
         return functools.partial(function, *args, **kwargs)
 
     return parsed
 
 
-def _require_lists(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-    """Refuses options that take several values and were given none or one twice, in dataclasses to any depth.
+Fields = Mapping[str, "dataclasses.Field[Any]"]
 
-    Several values are those of a type ``tuple[X, ...]``; a repeated one would count as evidence of its own. Fields
-    whose metadata say ``repeats`` may repeat, and those whose default is empty or whose metadata say so may be empty.
+
+def _require_lists(values: Mapping[str, Any], types: Mapping[str, Any], fields: Fields | None = None) -> None:
+    """Applies `require_different` to options of a type ``tuple[X, ...]``, in dataclasses to any depth.
+
+    Fields whose metadata say ``repeats`` may repeat a value; those whose default is empty, or whose metadata say
+    ``may_be_empty``, may be empty.
     """
     for name, value in values.items():
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            types_of = get_type_hints(type(value))
-            for field in dataclasses.fields(value):
-                one = getattr(value, field.name)
-                empty = one == () and (field.default == () or "may_be_empty" in field.metadata)
-                if "repeats" in field.metadata and isinstance(one, tuple):
-                    one = tuple(dict.fromkeys(one))
-                if not empty:
-                    _require_lists({field.name: one}, types_of)
+            inner = {field.name: field for field in dataclasses.fields(value)}
+            _require_lists({key: getattr(value, key) for key in inner}, get_type_hints(type(value)), inner)
         elif isinstance(value, tuple) and "..." in str(types.get(name)):
-            option = f"--{name.replace('_', '-')}"
-            if not value:
-                raise InputError(f"{option} is empty: give at least one")
-            if twice := [one for i, one in enumerate(value) if one in value[:i]]:
-                raise InputError(f"{option} has {twice[0]} twice: give different values")
+            field = (fields or {}).get(name)
+            rights = {} if field is None else field.metadata
+            empty_by_right = field is not None and (field.default == () or "may_be_empty" in rights)
+            if value or not empty_by_right:
+                require_different(
+                    f"--{name.replace('_', '-')}", tuple(dict.fromkeys(value)) if "repeats" in rights else value
+                )
 
 
 def _one_line(box: str) -> str:

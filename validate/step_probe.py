@@ -56,12 +56,12 @@ class StepProbe:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to that state."""
         device = self.sharpness.inputs.device
+        if not state:
+            self._start = None
+            return
         # Checkpoints of earlier versions have no vector: it is the sharpness probe's, whose state comes first.
-        self._start = (
-            (int(state["step"]), state["parameters"].to(device), state.get("top", self._top()).to(device))
-            if state
-            else None
-        )
+        top = state["top"] if "top" in state else self._top()
+        self._start = int(state["step"]), state["parameters"].to(device), top.to(device)
 
     def _top(self) -> Tensor:
         vector = self.sharpness.top_vector

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from theory.command_line import InputError
+from theory.command_line import InputError, require_different
 from validate.interventions import Kind
 from validate.network_run import NetworkConfig
 from validate.windows import Windows
@@ -68,8 +68,7 @@ def roles_of(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in TREATMENTS:
             raise InputError(f"--kinds is {name}: give some of {', '.join(TREATMENTS)}")
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"--kinds is {' '.join(names) or 'empty'}: give different kinds, at least 1")
+    require_different("--kinds", names)
     return ("base", *(TREATMENTS[name].role_of(choice) for name in names for choice in CHOICES))
 
 

@@ -62,9 +62,12 @@ class EdgeMonitor:
             slopes = [g.detach().clone() for g in gradients]
             if self._last is not None:
                 # What a checkpoint held comes back on the CPU.
-                moved = [a - b.to(a.device) for a, b in zip(here, self._last[0], strict=True)]
-                changed = [a - b.to(a.device) for a, b in zip(slopes, self._last[1], strict=True)]
-                factor = growth_factor(moved, self._last_step) if self._last_step else here[0].new_tensor(torch.nan)
+                there, before = (_beside(kept, here) for kept in self._last)
+                moved = [a - b for a, b in zip(here, there, strict=True)]
+                changed = [a - b for a, b in zip(slopes, before, strict=True)]
+                factor = here[0].new_tensor(torch.nan)
+                if self._last_step:
+                    factor = growth_factor(moved, _beside(self._last_step, here))
                 self._records.append((step, secant_curvature(moved, changed), factor))
                 self._last_step = moved
             self._last = here, slopes
@@ -92,5 +95,10 @@ class EdgeMonitor:
         return data
 
 
+def _beside(kept: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors on the others' device."""
+    return [a.to(b.device) for a, b in zip(kept, others, strict=True)]
+
+
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(x * y.to(x.device)).sum() for x, y in zip(a, b, strict=True)]).sum()
+    return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()

@@ -21,11 +21,11 @@ import xarray as xr
 
 from sim.batched_descent import descend_batch, stack_states
 from sim.second_moments import population_batch
-from sim.sweeps.study import Study, Unit, require_different
+from sim.sweeps.study import Study, Unit
 from sim.sweeps.tail import TailUnit
 from sim.update_rules import GradientDescent
 from theory import Model, State
-from theory.command_line import require_positive
+from theory.command_line import require_different, require_positive
 from theory.configuration import DescentConfig
 from theory.edge import edge_units, settled
 from theory.model import drive, power_law_covariance

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sim.chebyshev import chebyshev_examples
 from sim.curvature import HessianOperator, top_eigenpairs
 from sim.networks import mlp
-from sim.sweeps.study import Study, Unit, require_different
-from theory.command_line import require_positive
+from sim.sweeps.study import Study, Unit
+from theory.command_line import require_different, require_positive
 
 TOLERANCE = 1e-3
 """Relative residual of each sharpness."""

@@ -32,10 +32,10 @@ import xarray as xr
 from sim.batched_descent import descend_batch, stack_states
 from sim.opposing_data import draw_examples
 from sim.second_moments import Moments, population_moments, sample_moments, stack
-from sim.sweeps.study import Study, Unit, require_different
+from sim.sweeps.study import Study, Unit
 from sim.update_rules import Adam, GradientDescent, Momentum, Rule, SignDescent, SplitSGD
 from theory import InputError, State, optimizer_maps
-from theory.command_line import require_positive
+from theory.command_line import require_different, require_positive
 from theory.configuration import DescentConfig
 from theory.finite_sample import SampleMoments
 from theory.minima import minimum_at

@@ -21,10 +21,10 @@ import xarray as xr
 
 from sim.batched_descent import descend_batch, stack_states
 from sim.second_moments import population_batch
-from sim.sweeps.study import Study, Unit, require_different
+from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import Model, State
-from theory.command_line import InputError, require_positive
+from theory.command_line import InputError, require_different, require_positive
 from theory.configuration import DescentConfig
 from theory.curvature import sharpness
 from theory.limits import flow_limit

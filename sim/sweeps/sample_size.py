@@ -32,10 +32,10 @@ from sim.heavy_tails import SizeLaw
 from sim.opposing_data import OpposingLaw, draw_examples
 from sim.second_moments import Moments, population_moments, sample_moments, stack
 from sim.sweeps.slopes import Slope, power_law
-from sim.sweeps.study import Study, Unit, require_different
+from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import InputError
-from theory.command_line import require_positive
+from theory.command_line import require_different, require_positive
 from theory.configuration import DescentConfig
 
 Floats = npt.NDArray[np.float64]

@@ -33,10 +33,10 @@ from sim.batched_descent import descend_batch, linear_network
 from sim.deep_network import split_layers
 from sim.second_moments import DiagonalMoments, population_batch
 from sim.sweeps.phase import two_features
-from sim.sweeps.study import Study, Unit, require_different
+from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import InputError, Model, State
-from theory.command_line import require_positive
+from theory.command_line import require_different, require_positive
 from theory.configuration import DescentConfig
 from theory.deep_edge import deep_onset, deep_spike
 from theory.deep_network import DeepState, balanced_final_sharpness

@@ -25,7 +25,6 @@ import xarray as xr
 from sim.distributed import from_first, is_first, sharing
 from sim.progress import progress_bar
 from sim.runs import obtain_run, require_writable
-from theory.command_line import InputError
 
 T = TypeVar("T")
 
@@ -96,16 +95,6 @@ def make_sweep(
         return study.combine([_obtain(study, unit, runs, device, force=False) for unit in study.units()])
 
     return obtain_run(runs, name, study, together, device=device, force=force).data.load()
-
-
-def require_different(name: str, values: Sequence[T]) -> None:
-    """Refuses an empty list, and one with a value twice, which would make a unit twice.
-
-    Raises:
-        InputError: as said.
-    """
-    if not values or len(set(values)) < len(values):
-        raise InputError(f"{name} is {values}: give different values, at least one")
 
 
 def _obtain(study: Study, unit: Unit, runs: Path, device: torch.device, *, force: bool) -> xr.Dataset:

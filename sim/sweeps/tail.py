@@ -30,10 +30,10 @@ from sim.batched_descent import descend_batch, stack_states
 from sim.heavy_tails import SizeLaw, TailEstimate, hill_estimator
 from sim.opposing_data import Examples, OpposingLaw, draw_examples
 from sim.second_moments import Moments, sample_moments, stack
-from sim.sweeps.study import Study, Unit, require_different
+from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import InputError, Model, State
-from theory.command_line import require_positive
+from theory.command_line import require_different, require_positive
 from theory.configuration import DescentConfig
 from theory.finite_sample import SampleMoments
 from theory.onset import Onset, observed_onset, population_onset, sample_onset

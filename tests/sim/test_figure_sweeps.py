@@ -115,9 +115,9 @@ def test_runs_that_never_settle_or_oscillate_are_undefined_not_zero() -> None:
         (lambda: ChebyshevConfig(lr=0.0), "--lr is 0.0"),
         (lambda: ChebyshevConfig(examples=1), "count is 1"),
         (lambda: ChebyshevConfig(activation="step"), "activation is step"),
-        (lambda: ChebyshevConfig(seeds=(1, 1)), "--seeds is"),
+        (lambda: ChebyshevConfig(seeds=(1, 1)), "--seeds has 1 twice"),
         (lambda: AmplitudeConfig(spike_lrs=(0.04, -1.0)), "--spike-lrs is -1.0"),
-        (lambda: AmplitudeConfig(edge_lrs=()), "--edge-lrs is"),
+        (lambda: AmplitudeConfig(edge_lrs=()), "--edge-lrs is empty"),
     ],
 )
 def test_bad_input_is_one_line(bad: object, words: str) -> None:

@@ -91,7 +91,7 @@ def test_a_rule_that_never_makes_the_progress_is_left_out_and_the_table_still_pr
         ({"threshold": 0.0}, "--threshold is 0.0"),
         ({"choices": 0}, "--choices is 0"),
         ({"fraction": 0.0}, "--fraction is 0.0"),
-        ({"rules": ("gd", "gd")}, "--rules is"),
+        ({"rules": ("gd", "gd")}, "--rules has gd twice"),
         ({"lr": 0.0}, "--lr is 0"),
     ],
 )

@@ -74,10 +74,10 @@ def test_the_table_tells_a_wrong_boundary() -> None:
     [
         ({"alpha": -1.0}, "--alpha is -1"),
         ({"highest": 0.1}, "--highest is 0.1"),
-        ({"betas": ()}, "--betas is"),
-        ({"betas": (1.0, 1.0)}, "--betas is"),
+        ({"betas": ()}, "--betas is empty"),
+        ({"betas": (1.0, 1.0)}, "--betas has 1.0 twice"),
         ({"betas": (0.0,)}, "--betas is 0"),
-        ({"seeds": (1, 1)}, "--seeds is"),
+        ({"seeds": (1, 1)}, "--seeds has 1 twice"),
         ({"steps": 0}, "--steps is 0"),
         ({"rows": 1}, "--rows is 1"),
         ({"rows": 9, "betas": (1.0,)}, "--rows is 9"),

@@ -90,7 +90,7 @@ def test_the_intervals_of_slopes_cover_the_true_one_as_often_as_they_say() -> No
         ({"tail_indices": (2.0,)}, "--tail-indices is 2.0"),
         ({"fraction": 1.5}, "--fraction is 1.5"),
         ({"lr_edge": 0.0}, "--lr-edge is 0"),
-        ({"seeds": (1, 1)}, "--seeds is"),
+        ({"seeds": (1, 1)}, "--seeds has 1 twice"),
     ],
 )
 def test_sweeps_that_cannot_be_are_refused(bad: dict[str, object], words: str) -> None:

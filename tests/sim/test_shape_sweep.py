@@ -94,7 +94,7 @@ def test_what_lies_across_rank_one_moves_the_end_within_qs_bounds_and_the_onset(
         ({"gentle": 1.0}, "--gentle is 1.0"),
         ({"edge": 0.9}, "--edge is 0.9"),
         ({"edge": math.inf}, "--edge is inf"),
-        ({"seeds": ()}, "--seeds is"),
+        ({"seeds": ()}, "--seeds is empty"),
     ],
 )
 def test_sweeps_that_cannot_be_are_refused(bad: dict[str, object], words: str) -> None:

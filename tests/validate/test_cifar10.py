@@ -151,7 +151,7 @@ def test_fetch_refuses_what_it_cannot_verify_and_writes_nothing(
     with pytest.raises(InputError, match=words) as caught:
         fetch.fetch(fetch.FetchConfig(source=where, out=tmp_path / "out"))
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_subset_command_gives_the_first_images_of_each_class(tmp_path: Path, small_set: dict[str, bytes]) -> None:

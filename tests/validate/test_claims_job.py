@@ -173,7 +173,7 @@ def test_every_claim_is_described_whole() -> None:
         ({"network": ("lenet",)}, ("--network is lenet", "mlp")),
         ({"claims": ("C99",)}, ("no claim C99", "C16")),
         ({"claims": ("C4z",)}, ("no claim C4z", "C4a")),
-        ({"seeds": (1, 1)}, ("--seeds is (1, 1)", "different")),
+        ({"seeds": (1, 1)}, ("--seeds has 1 twice", "different")),
         ({"lr": -1.0}, ("--lr is -1.0", "above 0")),
         ({"steps": 0}, ("--steps is 0", "above 0")),
         ({"crossing": -1}, ("--crossing is -1", "above 0")),

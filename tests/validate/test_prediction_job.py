@@ -75,8 +75,8 @@ def test_runs_are_made_once_and_scored_the_same_again(tmp_path: Path, capsys: py
     ("changes", "names"),
     [
         ({"network": ("lenet",)}, ("--network is lenet", "mlp_gelu")),
-        ({"seeds": (1, 1)}, ("--seeds is (1, 1)", "different")),
-        ({"seeds": ()}, ("--seeds is ()", "different")),
+        ({"seeds": (1, 1)}, ("--seeds has 1 twice", "different")),
+        ({"seeds": ()}, ("--seeds is empty", "at least one")),
         ({"read": "mlp-lr7"}, ("--read is 'mlp-lr7'", "no base run")),
         ({"read": "mlp-lr", "valley": True}, ("--valley", "--network")),
         ({"device": "cuda:99"}, ("--device is cuda:99", "cpu")),

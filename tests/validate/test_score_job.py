@@ -118,7 +118,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"images": ("noise",)}, ("--images is noise", "gaussian")),
         ({"lr": (0.05, -1.0)}, ("--lr is -1.0", "above 0")),
         ({"steps": 0}, ("--steps is 0", "above 0")),
-        ({"seeds": (1, 1)}, ("--seeds is (1, 1)", "different")),
+        ({"seeds": (1, 1)}, ("--seeds has 1 twice", "different")),
         ({"network": ("lenet",)}, ("--network is lenet", "vgg11")),
         ({"preset": "paper"}, ("5000 images a class", "--data")),
     ],
