@@ -28,7 +28,7 @@ from validate.prediction.stretches import (
     variance_ahead_point,
     variance_points,
 )
-from validate.prediction.trace import kinematic_displacement, read_trace, smooth_free_displacement
+from validate.prediction.trace import kinematic_displacement, less_drift, read_trace, smooth_free_displacement
 from validate.prediction.waits import growth_law_wait_point
 from validate.windows import Windows
 
@@ -294,6 +294,31 @@ def test_a_trace_is_read_from_a_base_run_and_its_study(sign: float, silent: bool
     assert np.isnan(trace.x[later]).all()
     told, seen = np.array([(p.predicted, p.measured) for p in growth_points(trace)]).T
     np.testing.assert_allclose(seen, told, atol=0.1)
+
+
+def test_before_the_onset_x_grows_along_the_eigenvector_of_now() -> None:
+    """A second eigenvalue overtakes: along the study's first eigenvector the old mode, that of now in the losses."""
+    orbit = rising(0.002, 0.05, 1e-6)
+    base, edge = recorded(orbit, 1.0)
+    end = int(orbit.steps[-1]) + 1
+    begin = int(orbit.steps[orbit.start_step])
+    windows = Windows(begin, slice(200, 280), slice(begin, end - 60), slice(end - 60, end), slice(begin, end), slice(0))
+    t = np.arange(len(orbit.steps))
+    # What the study's first eigenvector shows: a mode that dies out, and a share of the new one with the other sign.
+    edge["gradient_projection"].values[:, 0] *= -0.01
+    edge["gradient_projection"].values[:, 0] += 1e-3 * (-0.9) ** t
+    # A drift along that of now is no growth.
+    edge["gradient_along_top"].values[:] += 1e-6 * t
+    told, seen = np.array([(p.predicted, p.measured) for p in growth_points(read_trace(base, edge, windows))]).T
+    assert told.size > 5
+    np.testing.assert_allclose(seen, told, atol=0.1)
+
+
+@given(r=finite(0.5, 2.0), drift=finite(-1e3, 1e3))
+def test_what_is_less_its_drift_keeps_the_growth_of_what_alternates(r: float, drift: float) -> None:
+    t = np.arange(12)
+    x = less_drift((-r) ** t + drift)
+    np.testing.assert_allclose(x[1:], (-r) ** t[1:] * (1 + 1 / r) / 2, rtol=1e-6, atol=1e-9 * (1 + abs(drift)))
 
 
 def test_an_onset_at_a_measurement_is_seen_there() -> None:

@@ -21,12 +21,23 @@ SETTLING = 75
 
 @dataclass(frozen=True)
 class Stretch:
-    """Steps between two measurements: slope of x_{t+1} on x_t, mean x², and whether x is clear of noise or drifts."""
+    """Steps between two measurements, along the top eigenvector of their beginning, or, past the onset, the bounce.
+
+    Attributes:
+        measurement: index of the measurement at the beginning.
+        begin: index of the first step.
+        end: index after the last one.
+        growth: slope of x_{t+1} on x_t.
+        excess: mean of e = ηλ − 2 at the two ends.
+        square: mean x².
+        clear: whether x is clear of noise and drifts.
+    """
 
     measurement: int
     begin: int
     end: int
     growth: float
+    excess: float
     square: float
     clear: bool
 
@@ -35,14 +46,15 @@ def stretches_of(trace: Trace) -> list[Stretch]:
     """The stretches from the start on that have at least three values of x."""
     found = []
     for i, (begin, end) in enumerate(itertools.pairwise([*trace.measured, len(trace.steps)])):
-        x = trace.x[begin:end]
+        past = trace.onset is not None and begin >= trace.onset
+        x = (trace.x if past else trace.top_x)[begin:end]
         x = x[np.isfinite(x)]
         if i < trace.start or x.size < 3:
             continue
-        past = trace.onset is not None and begin >= trace.onset
         growth, square = float(x[1:] @ x[:-1] / (x[:-1] @ x[:-1])), float(np.mean(x**2))
+        excess = float(np.mean(trace.excess_at([begin, end], top=not past)))
         clear = past or bool(np.abs(x).min() > ABOVE_NOISE * trace.start_size)
-        found.append(Stretch(i, int(begin), int(end), growth, square, clear))
+        found.append(Stretch(i, int(begin), int(end), growth, excess, square, clear))
     return found
 
 
@@ -51,8 +63,8 @@ def growth_points(trace: Trace) -> list[Point]:
     points = []
     for stretch in stretches_of(trace):
         if stretch.clear:
-            e = float(np.mean(trace.excess_at([stretch.begin, stretch.end])))
-            points.append(Point(-(1 + e), stretch.growth, (-(1 + trace.bulk_excess), stretch.growth)))
+            told = -(1 + stretch.excess)
+            points.append(Point(told, stretch.growth, (-(1 + trace.bulk_excess), stretch.growth)))
     return points
 
 

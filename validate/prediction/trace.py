@@ -3,6 +3,8 @@
 Which direction? Before the onset the unstable direction is the top eigenvector (of the study's start, held fixed), and
 the bounce has not risen above rounding; after it it is the direction of the bounce (`validate.claims.bounce`).
 Displacement, λ, a and b are along the one up to the first measurement after the onset, along the other from it on.
+The top eigenvector itself may turn before the onset, where a second eigenvalue is close: the growth factor is taken
+along the one measured last.
 
 When has the oscillation set in? In map (2) of `theory.reduced_map`, y' = y + η (a − b x²/2), the size of x alone says
 when it acts back on the sharpness: at x² = 2a/b it stops its rise. `ReducedMap.wait` is the time until |x| is half of
@@ -39,10 +41,13 @@ class Trace:
         x: (n,) alternating part of the displacement along the unstable direction; NaN where it is not defined, as at a
             measurement of the bounce, where one direction takes over from another.
         square: (n,) x², at those measurements too.
+        top_x: (n,) the same along the top eigenvector measured last, less its drift; NaN at a measurement, where the
+            direction changes, and a step after it.
         loss: (n,) mean loss.
         swing: (n,) root mean square over examples of the alternating part of their losses; NaN at the ends.
         measured: (m,) index in `steps` of the measurements.
         excess: (m,) e = ηλ − 2 at midpoints of steps.
+        top_excess: (m,) the same of the top eigenvector, also where the bounce has taken over.
         a: (m,) −⟨∇⊥λ, ∇L⟩.
         b: (m,) ‖∇⊥λ‖².
         bulk_excess: ηλ − 2 of the bulk's eigenvalues at the study's start (their median), for controls.
@@ -59,10 +64,12 @@ class Trace:
     steps: npt.NDArray[np.int64]
     x: Array
     square: Array
+    top_x: Array
     loss: Array
     swing: Array
     measured: npt.NDArray[np.int64]
     excess: Array
+    top_excess: Array
     a: Array
     b: Array
     bulk_excess: float
@@ -83,11 +90,12 @@ class Trace:
         known = self.x[max(self.start_step - NOISE_STEPS, 0) : self.start_step + 1]
         return float(np.sqrt(np.nanmean(known**2)))
 
-    def excess_at(self, index: npt.ArrayLike) -> Array:
-        """Excess e at indices in `steps`, linear between measurements and constant beyond them."""
-        known = np.isfinite(self.excess)
+    def excess_at(self, index: npt.ArrayLike, *, top: bool = False) -> Array:
+        """Excess e (of the top eigenvector) at indices in `steps`, linear between measurements, constant beyond."""
+        excess = self.top_excess if top else self.excess
+        known = np.isfinite(excess)
         at = np.asarray(index, dtype=np.float64)
-        return np.asarray(np.interp(at, self.measured[known], self.excess[known]))
+        return np.asarray(np.interp(at, self.measured[known], excess[known]))
 
 
 def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
@@ -98,6 +106,8 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
     fixed = smooth_free_displacement(edge["gradient_projection"].values, lr)
     bounce = kinematic_displacement(edge["gradient_along_bounce"].values, lr)
     bounce[measured] = np.nan
+    top = kinematic_displacement(edge["gradient_along_top"].values, lr)
+    top[measured] = np.nan
     sizes = np.abs(bounce)
     sizes[measured] = np.sqrt(edge["bounce_square"].values)
     onset = first_at_least(sizes, linear_end(edge["a_across"].values[start:], edge["b"].values[start:]))
@@ -119,10 +129,12 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
         steps=steps,
         x=x,
         square=square,
+        top_x=less_drift(top),
         loss=losses.mean(axis=1, dtype=np.float64),
         swing=swing,
         measured=measured,
         excess=lr * along("sharpness", "bounce_curvature") - 2,
+        top_excess=lr * edge["sharpness"].values - 2,
         a=along("a_across", "bounce_a"),
         b=along("b", "bounce_b"),
         bulk_excess=float(lr * np.median(edge["eigenvalue"].values[1:]) - 2),
@@ -192,4 +204,16 @@ def smooth_free_displacement(slope: npt.ArrayLike, lr: float) -> Array:
     x = kinematic_displacement(slope, lr)
     free = np.full_like(x, np.nan)
     free[2:-1] = alternating_part(x[1:])
+    return free
+
+
+def less_drift(x: npt.ArrayLike) -> Array:
+    """(x_t − x_{t−1})/2 along the first axis, NaN at the first: x itself where it alternates, from no later step.
+
+    >>> less_drift([1.0, -1.0, 1.0])
+    array([nan, -1.,  1.])
+    """
+    x = np.asarray(x, dtype=np.float64)
+    free = np.full_like(x, np.nan)
+    free[1:] = (x[1:] - x[:-1]) / 2
     return free
