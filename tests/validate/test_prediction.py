@@ -304,11 +304,11 @@ def test_before_the_onset_x_grows_along_the_eigenvector_of_now() -> None:
     begin = int(orbit.steps[orbit.start_step])
     windows = Windows(begin, slice(200, 280), slice(begin, end - 60), slice(end - 60, end), slice(begin, end), slice(0))
     t = np.arange(len(orbit.steps))
-    # What the study's first eigenvector shows: a mode that dies out, and a share of the new one with the other sign.
-    edge["gradient_projection"].values[:, 0] *= -0.01
-    edge["gradient_projection"].values[:, 0] += 1e-3 * (-0.9) ** t
+    # What the study's first eigenvector shows: a mode that grows slowly, and a share of the fast one against it.
+    edge["gradient_projection"].values[:, 0] *= -0.3
+    edge["gradient_projection"].values[:, 0] += 2e-5 * (-1.03) ** t
     # A drift along that of now is no growth.
-    edge["gradient_along_top"].values[:] += 1e-6 * t
+    edge["gradient_along_top"].values[:] += 2e-4 * t
     told, seen = np.array([(p.predicted, p.measured) for p in growth_points(read_trace(base, edge, windows))]).T
     assert told.size > 5
     np.testing.assert_allclose(seen, told, atol=0.1)
