@@ -105,6 +105,18 @@ def test_the_growth_factor_is_the_maps(g: float, lr: float) -> None:
     assert all(p.control[0] == pytest.approx(0.5) for p in points)
 
 
+def test_the_top_of_the_first_spike_is_no_rest() -> None:
+    trace = rising(3e-4, 0.05, after=120)
+    points, spike, standing = predict_oscillation(trace), first_spike(trace), _standing(trace)
+    assert spike is not None
+    late = [point for stretch, point in zip(standing, points["variance"], strict=True) if stretch.begin >= spike.peak]
+    assert points["variance past the spike"] == late
+    assert 0 < len(late) < len(standing)
+    # Without a spike, from the onset on.
+    calm = predict_oscillation(dataclasses.replace(trace, swing=np.full_like(trace.swing, np.nan)))
+    assert calm["variance past the spike"] == points["variance"]
+
+
 @given(g=finite(3e-4, 0.01), b=finite(0.1, 1e4), lr=finite(0.01, 0.2))
 def test_near_rest_the_variance_is_the_rest_value_and_the_period_that_of_small_oscillations(
     g: float, b: float, lr: float

@@ -65,6 +65,15 @@ QUANTITIES = (
         "growth", "x_{t+1}/x_t = 1−ηλ", "λ at a stretch's two ends", False, 0.5, 0.1, "bulk eigenvalues in place of λ"
     ),
     Quantity("variance", "x² = 2a/b", "a, b at the start of a stretch", True, 0.5, 0.3, "x² along bulk eigenvectors"),
+    Quantity(
+        "variance past the spike",
+        "the same, from the first spike's peak on",
+        "a, b at the start of a stretch",
+        True,
+        0.5,
+        0.3,
+        "x² along bulk eigenvectors",
+    ),
     Quantity("variance ahead", "x² = 2a/b", "a, b in 75 steps from the crossing on", True, 0.5, 0.3),
     Quantity("spike", "x² at the peak of the map's first spike", _START, True, 0.5, 0.5),
     Quantity("spike from onset", "the same", _ONSET, True, 0.5, 0.5),

@@ -68,10 +68,18 @@ def growth_points(trace: Trace) -> list[Point]:
     return points
 
 
-def variance_points(trace: Trace) -> list[Point]:
-    """Mean x² in each stretch in which the oscillation stands, against 2a/b there; control: x² along the bulk."""
+def variance_points(trace: Trace, since: int | None = None) -> list[Point]:
+    """Mean x² in each stretch in which the oscillation stands, against 2a/b there; control: x² along the bulk.
+
+    Args:
+        trace: the run's.
+        since: index in its steps from which stretches count. At the top of the first spike x stands for a moment, far
+            from its rest value: from its peak on, that moment is left out.
+    """
     points = []
     for stretch in _standing(trace):
+        if since is not None and stretch.begin < since:
+            continue
         told = _ratio(2 * trace.a[stretch.measurement], trace.b[stretch.measurement])
         points.append(Point(told, stretch.square, (told, _bulk_square(trace, stretch))))
     return points
