@@ -33,8 +33,8 @@ class ScoredRun:
         loss: mean loss at the end.
         edge_loss: mean loss, median over the steps that are scored; NaN where the run has no windows.
         score: the score; None where the run has no windows.
-        surrogate: the control: score of Gaussian losses with these steps' means and covariance over steps (claims C7);
-            NaN where the run has no windows.
+        surrogate: the control: score of Gaussian losses with these steps' means and covariance over steps
+            (`claims.c07_heavy_tail.gaussian_like`); NaN where the run has no windows.
     """
 
     network: str

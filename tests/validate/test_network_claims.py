@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import xarray as xr
-from claim_evidence import CROSSING, made_up_evidence
+from claim_evidence import CROSSING, base_run, made_up_evidence
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +85,11 @@ def _gaussian(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
+def _heavy(data: xr.Dataset) -> xr.Dataset:
+    data["loss"].values[:] = base_run(0)["loss"].values
+    return data
+
+
 def _scaled(name: str, factor: float) -> Callable[[xr.Dataset], xr.Dataset]:
     def change(data: xr.Dataset) -> xr.Dataset:
         data[name].values[:] *= factor
@@ -110,6 +115,8 @@ def _without_probes(data: xr.Dataset) -> xr.Dataset:
         ("C7a", "base", _gaussian),
         ("C7b", "base", _gaussian),
         ("C7c", "base", _gaussian),
+        # A tail that is as heavy far from the edge.
+        *((name, "gentle", _heavy) for name in ("C7a", "C7b", "C7c")),
         # The constant 1, and 4, in place of 2.
         ("C14", "edge", _scaled("bounce_a", 0.5)),
         ("C14", "edge", _scaled("bounce_a", 2.0)),
