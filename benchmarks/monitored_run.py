@@ -1,6 +1,7 @@
 """A monitored run against bare gradient descent and against the usual way of monitoring, side by side.
 
-``python benchmarks/monitored_run.py`` (some minutes; ``--full`` times every step of the usual way). On one thread
+``python benchmarks/monitored_run.py`` (some minutes; ``--full`` times every step of the usual way, ``--brief`` only the
+bare run, the monitored one and that in a run folder). On one thread
 (``OMP_NUM_THREADS=1``) processor time is taken, which other work on the machine disturbs less; else wall time.
 
 The work is one period of 50 steps of a 3072-200-200-10 ReLU network on 5,000 images, full batch: the losses of all
@@ -215,7 +216,7 @@ def seconds(work: Callable[[], object]) -> float:
     return clock() - begun
 
 
-def main(full: bool) -> None:
+def main(full: bool, brief: bool) -> None:
     x, y = images()
     network = mlp(SIZES, "relu", seed=0)
     descend(network, x, y, lr=LR, steps=WARM_UP, progress=False)
@@ -229,6 +230,8 @@ def main(full: bool) -> None:
             network, x, y, criterion="residual", tolerance=TIGHT, precision="float64"
         ),
     }
+    if brief:
+        ways = {name: way for name, way in ways.items() if name in ("monitored", "monitored, in a run folder")}
     times: dict[str, list[float]] = {"bare": [], **{name: [] for name in ways}}
     rates, alone = [], []
     for _ in range(ROUNDS):
@@ -247,11 +250,13 @@ def main(full: bool) -> None:
         worst[name] = max(float(data[f"residual_{place}"].max()) for place in way.probe._trackers)
         products[name] = sum(t.products for t in way.probe._trackers.values())
         scouted[name] = sum(t.scouted for t in way.probe._trackers.values())
-    basis = cheapest_basis(before, x, y, worst["monitored"])
-    eigsh_ways = {
-        f"eigsh as it comes, basis {AS_IT_COMES}": usual(copy.deepcopy(before), x, y, AS_IT_COMES, full),
-        f"eigsh, basis {basis}": usual(copy.deepcopy(before), x, y, basis, full),
-    }
+    eigsh_ways = {}
+    if not brief:
+        basis = cheapest_basis(before, x, y, worst["monitored"])
+        eigsh_ways = {
+            f"eigsh as it comes, basis {AS_IT_COMES}": usual(copy.deepcopy(before), x, y, AS_IT_COMES, full),
+            f"eigsh, basis {basis}": usual(copy.deepcopy(before), x, y, basis, full),
+        }
     print("way                              s a period   × bare   largest residual   products   scouts' products")
     print("                        (monitored: of all periods; eigsh: of a solve)      × bare, period by period")
     for name, values in times.items():
@@ -277,4 +282,4 @@ def main(full: bool) -> None:
 
 
 if __name__ == "__main__":
-    main("--full" in sys.argv[1:])
+    main("--full" in sys.argv[1:], "--brief" in sys.argv[1:])
