@@ -144,6 +144,16 @@ def test_the_two_groups_count_alike(evidence: Evidence) -> None:
     assert judge(OF["C5d"], evidence).values == pytest.approx((7.0,) * 3)
 
 
+def test_the_bulk_is_its_median_direction(evidence: Evidence) -> None:
+    """One of the three bulk eigenvectors swings as the bounce does, as where two eigenvalues are close."""
+
+    def swinging(data: xr.Dataset) -> xr.Dataset:
+        data["gradient_projection"].values[:, 1] = data["gradient_projection"].values[:, 0]
+        return data
+
+    assert max(judge(OF["C14"], _changed(evidence, "edge", swinging)).control_values) < 0.01
+
+
 def test_where_no_oscillation_stands_its_claims_are_undefined(evidence: Evidence) -> None:
     def quiet(data: xr.Dataset) -> xr.Dataset:
         data["gradient_along_bounce"].values[:] = 0.3 * 0.99 ** np.arange(data.sizes["edge_step"])
