@@ -26,7 +26,7 @@ OPTIONAL = ("networks.base", "networks.edge")
 PANELS = (
     ("wait", "wait until the onset", "steps"),
     ("growth", "growth factor of a step", "x′/x"),
-    ("variance", "variance at the edge", "x²"),
+    ("variance past the spike", "variance past the first spike", "x²"),
     ("spike from onset", "first spike", "peak x²"),
     ("loss rise, x² measured", "loss in that spike", "rise (nats)"),
     ("period", "time between spikes", "steps"),
