@@ -220,18 +220,18 @@ def main(full: bool, brief: bool) -> None:
     x, y = images()
     network = mlp(SIZES, "relu", seed=0)
     descend(network, x, y, lr=LR, steps=WARM_UP, progress=False)
-    ways = {
-        "monitored": Monitored(network, x, y),
-        "monitored, exact products alone": Monitored(network, x, y, scouting=False),
-        "monitored, in a run folder": Monitored(network, x, y, on_disk=True),
-        "monitored, midpoints too": Monitored(network, x, y, midpoint=True),
-        f"monitored, residual {RESIDUAL:g}": Monitored(network, x, y, criterion="residual", tolerance=RESIDUAL),
-        f"monitored, residual {TIGHT:g}": Monitored(
-            network, x, y, criterion="residual", tolerance=TIGHT, precision="float64"
-        ),
+    options: dict[str, dict[str, Any]] = {
+        "monitored": {},
+        "monitored, in a run folder": {"on_disk": True},
     }
-    if brief:
-        ways = {name: way for name, way in ways.items() if name in ("monitored", "monitored, in a run folder")}
+    if not brief:
+        options |= {
+            "monitored, exact products alone": {"scouting": False},
+            "monitored, midpoints too": {"midpoint": True},
+            f"monitored, residual {RESIDUAL:g}": {"criterion": "residual", "tolerance": RESIDUAL},
+            f"monitored, residual {TIGHT:g}": {"criterion": "residual", "tolerance": TIGHT, "precision": "float64"},
+        }
+    ways = {name: Monitored(network, x, y, **chosen) for name, chosen in options.items()}
     times: dict[str, list[float]] = {"bare": [], **{name: [] for name in ways}}
     rates, alone = [], []
     for _ in range(ROUNDS):

@@ -33,6 +33,14 @@ def test_a_derivation_is_no_repetition(name: str) -> None:
     assert any(step.left != step.right for step in steps_of(name))
 
 
+@pytest.mark.parametrize("name", ["T1", "T2", "T3", "T4", "T6"])
+def test_no_step_is_typed_twice_or_zero_whatever_stands_there(name: str) -> None:
+    for step in steps_of(name):
+        assert step.left.free_symbols or step.right.free_symbols
+        assert step.left != step.right
+        assert Step("", step.left, step.right + sp.Symbol("c", real=True)).residual() != 0
+
+
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_each_check_holds_and_its_control_fails(name: str) -> None:
     checks = STATEMENTS[name].check()

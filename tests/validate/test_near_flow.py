@@ -37,7 +37,14 @@ def crossing(config: NetworkConfig) -> float:
 
 
 @pytest.mark.parametrize(
-    ("activation", "aim", "seed"), [("gelu", 40, 0), ("gelu", 80, 1), ("tanh", 40, 1), ("tanh", 80, 0)]
+    ("activation", "aim", "seed"),
+    [
+        *(("gelu", 40, 0), ("gelu", 80, 1), ("tanh", 40, 1), ("tanh", 80, 0)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("gelu", 40, 1), ("gelu", 80, 0), ("tanh", 40, 0), ("tanh", 80, 1))
+        ),
+    ],
 )
 def test_descent_at_the_step_size_crosses_at_the_step_aimed_at(activation: str, aim: int, seed: int) -> None:
     architecture = replace(SMALL.architecture, activation=activation)

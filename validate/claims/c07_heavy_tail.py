@@ -58,12 +58,8 @@ def gaussian_like(changes: Array, rng: np.random.Generator) -> Array:
 Statistic = Callable[[npt.ArrayLike], float]
 
 
-def _of_run(statistic: Statistic) -> Callable[[NetworkEvidence, Windows], float]:
-    return lambda evidence, windows: statistic(loss_changes(evidence.run["loss"].values[windows.edge]))
-
-
-def _of_control(statistic: Statistic) -> Callable[[NetworkEvidence, Windows], float]:
-    return lambda evidence, windows: statistic(loss_changes(evidence.control["loss"].values[windows.edge]))
+def _of(role: str, statistic: Statistic) -> Callable[[NetworkEvidence, Windows], float]:
+    return lambda evidence, windows: statistic(loss_changes(evidence.runs[role]["loss"].values[windows.edge]))
 
 
 GENTLE = "the same steps at a tenth of the step size"
@@ -75,8 +71,8 @@ CLAIMS = (
         statistic="kurtosis over examples of the loss changes of a step, median over 150 steps from the crossing",
         bound=Bound(low=6.0),
         control=GENTLE,
-        measure=each_seed(_of_run(median_kurtosis)),
-        measure_control=each_seed(_of_control(median_kurtosis)),
+        measure=each_seed(_of("base", median_kurtosis)),
+        measure_control=each_seed(_of("gentle", median_kurtosis)),
         figure="F3",
     ),
     Claim(
@@ -85,8 +81,8 @@ CLAIMS = (
         statistic="share of the squared loss changes in the top 5 % of examples, 150 steps from the crossing",
         bound=Bound(low=0.4),
         control=GENTLE,
-        measure=each_seed(_of_run(top_energy)),
-        measure_control=each_seed(_of_control(top_energy)),
+        measure=each_seed(_of("base", top_energy)),
+        measure_control=each_seed(_of("gentle", top_energy)),
         figure="F3",
     ),
     Claim(
@@ -95,8 +91,8 @@ CLAIMS = (
         statistic="Hill index of the 5 % that change most in a step, median over 150 steps from the crossing",
         bound=Bound(high=4.0),
         control=GENTLE,
-        measure=each_seed(_of_run(median_hill_index)),
-        measure_control=each_seed(_of_control(median_hill_index)),
+        measure=each_seed(_of("base", median_hill_index)),
+        measure_control=each_seed(_of("gentle", median_hill_index)),
         figure="F3",
     ),
 )

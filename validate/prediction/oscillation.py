@@ -30,7 +30,7 @@ def predict_oscillation(trace: Trace) -> dict[str, list[Point]]:
         "wait, λ(t) measured": [growth_law_wait_point(trace)],
         "growth": growth_points(trace),
         "variance": variance_points(trace),
-        "variance past the spike": variance_points(trace, trace.onset if spike is None else spike.peak),
+        "variance past the spike": variance_points(trace, 0 if spike is None else spike.peak),
         "variance ahead": [variance_ahead_point(trace)],
         "spike": [height_point(peak_square(at_start), spike)],
         "spike from onset": [height_point(peak_square(at_onset), spike)],

@@ -44,6 +44,7 @@ class Point:
 
 
 _START, _ONSET = "λ, a, b, x at the crossing", "λ, a, b, x just before the onset"
+_STRETCH, _BULK = "a, b at the start of a stretch", "x² along bulk eigenvectors"
 
 # R² of 0.5 leaves half of the squares of the best constant; the errors allowed are those that a user could live with:
 # a quarter of a wait, a tenth of a growth factor, what C14 allows a variance (0.7 to 1.4), half of a height.
@@ -64,16 +65,8 @@ QUANTITIES = (
     Quantity(
         "growth", "x_{t+1}/x_t = 1−ηλ", "λ at a stretch's two ends", False, 0.5, 0.1, "bulk eigenvalues in place of λ"
     ),
-    Quantity("variance", "x² = 2a/b", "a, b at the start of a stretch", True, 0.5, 0.3, "x² along bulk eigenvectors"),
-    Quantity(
-        "variance past the spike",
-        "the same, from the first spike's peak on",
-        "a, b at the start of a stretch",
-        True,
-        0.5,
-        0.3,
-        "x² along bulk eigenvectors",
-    ),
+    Quantity("variance", "x² = 2a/b", _STRETCH, True, 0.5, 0.3, _BULK),
+    Quantity("variance past the spike", "the same, from the first spike's peak on", _STRETCH, True, 0.5, 0.3, _BULK),
     Quantity("variance ahead", "x² = 2a/b", "a, b in 75 steps from the crossing on", True, 0.5, 0.3),
     Quantity("spike", "x² at the peak of the map's first spike", _START, True, 0.5, 0.5),
     Quantity("spike from onset", "the same", _ONSET, True, 0.5, 0.5),

@@ -68,7 +68,7 @@ def growth_points(trace: Trace) -> list[Point]:
     return points
 
 
-def variance_points(trace: Trace, since: int | None = None) -> list[Point]:
+def variance_points(trace: Trace, since: int = 0) -> list[Point]:
     """Mean x² in each stretch in which the oscillation stands, against 2a/b there; control: x² along the bulk.
 
     Args:
@@ -78,7 +78,7 @@ def variance_points(trace: Trace, since: int | None = None) -> list[Point]:
     """
     points = []
     for stretch in _standing(trace):
-        if since is not None and stretch.begin < since:
+        if stretch.begin < since:
             continue
         told = _ratio(2 * trace.a[stretch.measurement], trace.b[stretch.measurement])
         points.append(Point(told, stretch.square, (told, _bulk_square(trace, stretch))))

@@ -104,10 +104,9 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
     measured = np.searchsorted(steps, edge["edge_measured"].values)
     start = int(np.searchsorted(steps[measured], windows.crossing).clip(max=len(measured) - 1))
     fixed = smooth_free_displacement(edge["gradient_projection"].values, lr)
-    bounce = kinematic_displacement(edge["gradient_along_bounce"].values, lr)
-    bounce[measured] = np.nan
-    top = kinematic_displacement(edge["gradient_along_top"].values, lr)
-    top[measured] = np.nan
+    bounce, top = (
+        kinematic_displacement(edge[f"gradient_along_{name}"].values, lr, turns=measured) for name in ("bounce", "top")
+    )
     sizes = np.abs(bounce)
     sizes[measured] = np.sqrt(edge["bounce_square"].values)
     onset = first_at_least(sizes, linear_end(edge["a_across"].values[start:], edge["b"].values[start:]))
@@ -181,8 +180,10 @@ def visible_onset(base: xr.Dataset, windows: Windows) -> int | None:
     return None if found is None else found + begin
 
 
-def kinematic_displacement(slope: npt.ArrayLike, lr: float) -> Array:
+def kinematic_displacement(slope: npt.ArrayLike, lr: float, turns: npt.ArrayLike = ()) -> Array:
     """(n, …) alternating part of x at each step from the gradient's component along it; NaN at the first.
+
+    NaN too at the steps ``turns``, from which on the component is along another direction.
 
         x_{t+1} − x_t = −ηg_t, so that −(x_{t+1} − 2x_t + x_{t−1})/4 = η (g_t − g_{t−1})/4, whatever the growth of x.
 
@@ -192,6 +193,7 @@ def kinematic_displacement(slope: npt.ArrayLike, lr: float) -> Array:
     g = np.asarray(slope, dtype=np.float64)
     x = np.full_like(g, np.nan)
     x[1:] = lr / 4 * np.diff(g, axis=0)
+    x[np.asarray(turns, dtype=np.int64)] = np.nan
     return x
 
 
