@@ -21,6 +21,7 @@ from validate.presets import preset_named
 from validate.report import print_verdicts, write_report
 from validate.report_content import NetworkPart, Report
 from validate.roles import ROLES, Setting
+from validate.side_by_side import make_ahead, make_step_sizes_ahead, require_jobs
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class ClaimsConfig:
     """Roles of runs to make beside those that the claims need, such as squared or sam."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    jobs: int = 1
+    """Runs made at once, each in a process of its own with its share of the threads."""
     data: Path | None = None
     """Folder with the full CIFAR-10, as python -m validate data fetch fills it; the embedded images when not given."""
     runs: Path = Path("runs")
@@ -81,6 +84,7 @@ def claims_job(config: ClaimsConfig) -> int:
         )
         for kind in kinds
     }
+    require_jobs(config.jobs)
     for role in config.roles:
         if role not in ROLES:
             raise InputError(f"--roles is {role}: give some of {', '.join(ROLES)}")
@@ -88,25 +92,29 @@ def claims_job(config: ClaimsConfig) -> int:
     device = choose_device(config.device)
     store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
     print(f"opposing signals, claims, preset {config.preset}, {describe_device(device)}")
-    settings = {kind: store.with_step_sizes(setting, make=not config.plan) for kind, setting in settings.items()}
-    plans = _tell_plans(config, store, claims, settings)
-    return 0 if config.plan else _make_and_judge(config, store, claims, settings, plans)
+    reader = store if config.plan else make_step_sizes_ahead(store, config.jobs, settings.values())
+    settings = {kind: reader.with_step_sizes(setting, make=not config.plan) for kind, setting in settings.items()}
+    plans, gradients = _tell_plans(config, store, claims, settings)
+    if config.plan:
+        return 0
+    store, plans = make_ahead(store, config.jobs, settings, plans, gradients)
+    return _make_and_judge(config, store, claims, settings, plans)
 
 
 def _tell_plans(
     config: ClaimsConfig, store: Store, claims: Sequence[Claim], settings: Mapping[str, Setting]
-) -> dict[str, list[PlannedRun]]:
-    """Prints and returns each network's plan; a gradient is timed only where a run is missing."""
-    plans, total = {}, 0.0
+) -> tuple[dict[str, list[PlannedRun]], dict[str, float]]:
+    """Prints and returns each network's plan and seconds of a gradient, timed only where a run is missing."""
+    plans, gradients = {}, {}
     for kind, setting in settings.items():
         roles = roles_needed(claims, kind, config.roles)
         plans[kind] = plan = make_plan(setting, roles, config.runs)
-        gradient = gradient_of_missing(plan, setting.network, store.images, store.device)
-        total += minutes_left(plan, gradient)
-        print(f"\n{kind}: {len(setting.seeds)} seeds, {len(roles)} roles\n{table(plan, gradient)}")
+        gradients[kind] = gradient_of_missing(plan, setting.network, store.images, store.device)
+        print(f"\n{kind}: {len(setting.seeds)} seeds, {len(roles)} roles\n{table(plan, gradients[kind])}")
     if len(settings) > 1:
-        print(f"\nall networks: about {total:.0f} minutes left")
-    return plans
+        total = sum(minutes_left(plan, gradients[kind]) for kind, plan in plans.items())
+        print(f"\nall networks: about {total:.0f} minutes left, one run at a time")
+    return plans, gradients
 
 
 def _make_and_judge(

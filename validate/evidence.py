@@ -39,8 +39,26 @@ class Store:
     device: torch.device
     force: bool = False
 
-    def obtain(self, config: RunConfig, base: Base | None) -> Run:
-        """A run of a network: read, gone on with, or made."""
+    def has(self, name: str) -> bool:
+        """Whether a run is finished."""
+        return name in list_runs(self.runs)
+
+    def obtain(self, config: RunConfig | NearFlowConfig, base: Base | None) -> Run:
+        """A run of a network: read, gone on with, or made.
+
+        Args:
+            config: the run.
+            base: the finished base run that it is derived from, for those that are.
+        """
+        if isinstance(config, NearFlowConfig):
+            return obtain_run(
+                self.runs,
+                config.name,
+                config,
+                lambda: near_flow(config, self.images, self.device),
+                device=self.device,
+                force=self.force,
+            )
         if isinstance(config, EdgeConfig):
             assert base is not None
             return obtain_run(
@@ -75,26 +93,14 @@ class Store:
         """
         if not setting.crossing:
             return setting
-        there = set(list_runs(self.runs))
         sizes: dict[int, float] = {}
-        for seed in setting.seeds:
-            config = NearFlowConfig.of(replace(setting.network, seed=seed), setting.crossing)
-            if make or config.name in there:
-                sizes[seed] = float(self._near_flow(config).data.attrs["lr"])
+        for seed, config in zip(setting.seeds, near_flows(setting), strict=True):
+            if make or self.has(config.name):
+                sizes[seed] = float(self.obtain(config, None).data.attrs["lr"])
                 print(f"  seed {seed}: η = {sizes[seed]:g}, to cross 2/η at about step {setting.crossing}", flush=True)
             else:
                 print(f"  seed {seed}: its step size is chosen once its run near gradient flow is made", flush=True)
         return replace(setting, step_sizes=sizes)
-
-    def _near_flow(self, config: NearFlowConfig) -> Run:
-        return obtain_run(
-            self.runs,
-            config.name,
-            config,
-            lambda: near_flow(config, self.images, self.device),
-            device=self.device,
-            force=self.force,
-        )
 
     def simulate(self) -> dict[str, tuple[TwoLayerConfig, Run]]:
         """The runs of the two-layer network by name."""
@@ -142,6 +148,12 @@ class Store:
             evidence.append(_of_seed(seed, data, base))
             made += runs.values()
         return Evidence(evidence, kind=kind), made
+
+
+def near_flows(setting: Setting) -> list[NearFlowConfig]:
+    """The runs near gradient flow that choose the seeds' step sizes, a seed each; none where nothing is chosen."""
+    seeds = setting.seeds if setting.crossing else ()
+    return [NearFlowConfig.of(replace(setting.network, seed=seed), setting.crossing) for seed in seeds]
 
 
 def open_store(

@@ -21,6 +21,7 @@ from validate.main_job import with_choices
 from validate.plan import gradient_of_missing, make_plan, minutes_left, table
 from validate.presets import preset_named
 from validate.roles import Setting
+from validate.side_by_side import make_ahead, make_step_sizes_ahead, require_jobs
 from validate.treatments import TREATMENTS, roles_of
 
 SEEDS = 3
@@ -43,6 +44,8 @@ class InterventionsConfig:
     """Step size; the preset's when not given."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    jobs: int = 1
+    """Runs made at once, each in a process of its own with its share of the threads."""
     data: Path | None = None
     """Folder with the full CIFAR-10, whose test images are then the held-out ones; embedded images when not given."""
     held_out: int = 50
@@ -60,6 +63,7 @@ class InterventionsConfig:
 
 def interventions_job(config: InterventionsConfig) -> int:
     """Makes the runs that are not there and reports effect sizes; nothing is judged, so the status is 0."""
+    require_jobs(config.jobs)
     roles = roles_of(config.kinds)
     preset = preset_named(config.preset)
     kinds = preset.kinds(config.network)
@@ -70,11 +74,13 @@ def interventions_job(config: InterventionsConfig) -> int:
     device = choose_device(config.device)
     store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
     print(f"opposing signals, interventions, preset {config.preset}, {describe_device(device)}")
-    settings = {kind: store.with_step_sizes(setting, make=not config.plan) for kind, setting in settings.items()}
+    reader = store if config.plan else make_step_sizes_ahead(store, config.jobs, settings.values())
+    settings = {kind: reader.with_step_sizes(setting, make=not config.plan) for kind, setting in settings.items()}
     plans = {kind: make_plan(setting, roles, config.runs) for kind, setting in settings.items()}
+    gradients = {}
     for kind, setting in settings.items():
         plan = plans[kind]
-        gradient = gradient_of_missing(plan, setting.network, images, device)
+        gradient = gradients[kind] = gradient_of_missing(plan, setting.network, images, device)
         if config.plan:
             print(f"\n{kind}: {len(setting.seeds)} seeds, {len(roles)} roles\n{table(plan, gradient)}")
         else:
@@ -82,6 +88,7 @@ def interventions_job(config: InterventionsConfig) -> int:
     if config.plan:
         return 0
     found = []
+    store, plans = make_ahead(store, config.jobs, settings, plans, gradients)
     for kind, setting in settings.items():
         print(f"\n{kind}")
         evidence, _ = store.train(kind, setting, plans[kind])

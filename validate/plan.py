@@ -65,7 +65,7 @@ def make_plan(setting: Setting, roles: Sequence[str], runs: Path) -> list[Planne
     planned = []
     for seed in setting.seeds:
         config = setting.base(seed)
-        base = _finished_base(config, runs) if config.name in there else None
+        base = finished_base(config, runs) if config.name in there else None
         crosses = base is not None or config.name not in there
         for role in roles:
             derived = derive(role, setting, seed, base)
@@ -137,7 +137,8 @@ def minutes_left(plan: Sequence[PlannedRun], gradient: float) -> float:
     return sum(run.gradients for run in plan if not run.exists) * gradient / 60
 
 
-def _finished_base(config: NetworkConfig, runs: Path) -> Base | None:
+def finished_base(config: RunConfig, runs: Path) -> Base | None:
+    """A base run of the store, for what is derived from it; None where it has no windows at 2/η."""
     data = read_run(runs, config.name).data
     windows = find_windows(data)
     return None if windows is None else Base(data, windows)

@@ -23,6 +23,7 @@ from validate.presets import preset_named
 from validate.roles import Setting, beside
 from validate.score_anchors import DATA_SETS
 from validate.scores_at_equal_loss import EqualLoss, at_equal_loss
+from validate.side_by_side import make_each_ahead, require_jobs
 
 SEEDS = 3
 LARGER = 1.6
@@ -47,6 +48,8 @@ class ScoreConfig:
     """quick, standard (embedded images, two cores) or paper (50,000 images, a GPU)."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    jobs: int = 1
+    """Runs made at once, each in a process of its own with its share of the threads."""
     data: Path | None = None
     """Folder with the full CIFAR-10, as python -m validate data fetch fills it; the embedded images when not given."""
     runs: Path = Path("runs")
@@ -62,6 +65,7 @@ def score_job(config: ScoreConfig) -> int:
     for name in config.images:
         if name not in DATA_SETS:
             raise InputError(f"--images is {name}: give some of {', '.join(DATA_SETS)}")
+    require_jobs(config.jobs)
     preset = preset_named(config.preset)
     kinds = preset.kinds(config.network)
     settings = {kind: _with_choices(preset.setting(kind), config) for kind in kinds}
@@ -71,13 +75,13 @@ def score_job(config: ScoreConfig) -> int:
     print(f"opposing signals, scores, preset {config.preset}, {describe_device(device)}")
     found: list[ScoredRun] = []
     compared: list[EqualLoss | None] = []
-    # Real images first: the others are compared with them.
-    data_sets = sorted(config.images, key=lambda name: name != "real")
+    wanted = {kind: _runs(setting, config) for kind, setting in settings.items()}
+    store = make_each_ahead(store, config.jobs, [run for runs in wanted.values() for run in runs.values()])
     for kind, setting in settings.items():
         real: dict[tuple[float, int], xr.Dataset] = {}
         sizes = _step_sizes(setting, config)
-        for lr, name, seed in itertools.product(sizes, data_sets, setting.seeds):
-            run = store.obtain(_run(setting.base(seed), name, lr), None)
+        for (lr, name, seed), of in wanted[kind].items():
+            run = store.obtain(of, None)
             print(f"  {network_line(run)}", flush=True)
             data = run.data[["loss", "sharpness_iterate"]].load()
             found.append(score_run(kind, name, seed, data))
@@ -95,6 +99,13 @@ def score_job(config: ScoreConfig) -> int:
     write_durably(config.report / "score.md", told.encode())
     print(f"\n{told}\n{config.report / 'score.md'} and score.json written")
     return 0
+
+
+def _runs(setting: Setting, config: ScoreConfig) -> dict[tuple[float, str, int], NetworkConfig]:
+    """Runs by step size, data set and seed; real images first, since the others are compared with them."""
+    data_sets = sorted(config.images, key=lambda name: name != "real")
+    keys = itertools.product(_step_sizes(setting, config), data_sets, setting.seeds)
+    return {(lr, name, seed): _run(setting.base(seed), name, lr) for lr, name, seed in keys}
 
 
 def _run(base: NetworkConfig, data: str, lr: float) -> NetworkConfig:

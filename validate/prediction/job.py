@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from validate.prediction.spikes import first_spike, height_point
 from validate.prediction.tables import layer_table, run_table, score_table, write_json
 from validate.prediction.trace import read_trace
 from validate.prediction.valley import measure_valley
+from validate.side_by_side import make_ahead, require_jobs
 from validate.windows import find_windows
 
 ROLES = ("base", "edge")
@@ -47,6 +48,8 @@ class PredictConfig:
     """Make no runs: score the finished base runs with an edge study whose names begin so, such as vgg11-."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    jobs: int = 1
+    """Runs made at once, each in a process of its own with its share of the threads."""
     runs: Path = Path("runs")
     """Folder of the run store; finished runs in it are read, half-made ones gone on with."""
     report: Path = Path("report/predictions")
@@ -81,6 +84,7 @@ class NetworkPredictions:
 def predict_job(config: PredictConfig) -> int:
     """Makes or reads the runs, scores the predictions; 0 when every quantity is predicted, 1 when one is not."""
     require_seeds(config.seeds)
+    require_jobs(config.jobs)
     valley = None
     if config.read is not None:
         if config.valley:
@@ -99,7 +103,7 @@ def predict_job(config: PredictConfig) -> int:
             for name, setting in settings.items():
                 _print_plan(name, setting, config, store)
             return 0
-        found = {name: _make(store, name, setting, config.seeds) for name, setting in settings.items()}
+        found = _make(store, settings, config)
         valley = _valley_peaks(store, settings.values(), config.seeds) if config.valley else None
     if not is_first():  # under torchrun, the first rank reports
         return 0
@@ -157,13 +161,20 @@ def score_network(
     return NetworkPredictions(network, predicted, without, scores, score_layers(layers))
 
 
-def _make(store: Store, name: str, setting: PredictionSetting, seeds: Sequence[int]) -> list[str]:
-    """Makes a network's runs; the names of its base runs."""
-    made = []
-    for lr, of_size in setting.settings(seeds).items():
+def _make(store: Store, settings: Mapping[str, PredictionSetting], config: PredictConfig) -> dict[str, list[str]]:
+    """Makes the networks' runs; the names of each one's base runs."""
+    sizes = {
+        (name, lr): of_size
+        for name, setting in settings.items()
+        for lr, of_size in setting.settings(config.seeds).items()
+    }
+    plans = {key: make_plan(of_size, ROLES, store.runs) for key, of_size in sizes.items()}
+    store, plans = make_ahead(store, config.jobs, sizes, plans)
+    made: dict[str, list[str]] = {name: [] for name in settings}
+    for (name, lr), of_size in sizes.items():
         print(f"\n{name}, step size {lr:g}")
-        store.train(name, of_size, make_plan(of_size, ROLES, store.runs))
-        made += [of_size.base(seed).name for seed in seeds]
+        store.train(name, of_size, plans[name, lr])
+        made[name] += [of_size.base(seed).name for seed in config.seeds]
     return made
 
 
