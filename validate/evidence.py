@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import xarray as xr
 
@@ -20,6 +22,7 @@ from validate.network_run import NetworkConfig, run_network
 from validate.plan import PlannedRun, derive
 from validate.presets import TWO_LAYER_RUNS, two_layer_name
 from validate.roles import ROLES, Base, RunConfig, Setting
+from validate.whole_loss import WholeLossConfig, measure_whole_loss
 from validate.windows import find_windows
 
 
@@ -43,45 +46,40 @@ class Store:
         """Whether a run is finished."""
         return name in list_runs(self.runs)
 
-    def obtain(self, config: RunConfig | NearFlowConfig, base: Base | None) -> Run:
+    def obtain(self, config: RunConfig, base: Base | None) -> Run:
         """A run of a network: read, gone on with, or made.
 
         Args:
             config: the run.
             base: the finished base run that it is derived from, for those that are.
         """
-        if isinstance(config, NearFlowConfig):
+        if not isinstance(config, NetworkConfig):
             return obtain_run(
                 self.runs,
                 config.name,
                 config,
-                lambda: near_flow(config, self.images, self.device),
+                lambda: self._study(config, base),
                 device=self.device,
                 force=self.force,
             )
-        if isinstance(config, EdgeConfig):
-            assert base is not None
-            return obtain_run(
-                self.runs,
-                config.name,
-                config,
-                lambda: study_edge(config, base.data, self.images, self.device),
-                device=self.device,
-                force=self.force,
-            )
-        of_network: NetworkConfig = config
-        start = None
-        if of_network.start_step:  # begins where a snapshot of the base run stands
-            assert base is not None
-            start = base.data["snapshot"].sel(snapshot_step=of_network.start_step).values
+        start = _start(config, base)
         return obtain_resumable_run(
             self.runs,
             config.name,
             config,
-            lambda run: run_network(of_network, self.images, self.device, run=run, start=start),
+            lambda run: run_network(config, self.images, self.device, run=run, start=start),
             device=self.device,
             force=self.force,
         )
+
+    def _study(self, config: EdgeConfig | WholeLossConfig | NearFlowConfig, base: Base | None) -> xr.Dataset:
+        """What is made in one go."""
+        if isinstance(config, NearFlowConfig):
+            return near_flow(config, self.images, self.device)
+        if isinstance(config, WholeLossConfig):
+            return measure_whole_loss(config, self.images, self.device, start=_start(config.network, base))
+        assert base is not None
+        return study_edge(config, base.data, self.images, self.device)
 
     def with_step_sizes(self, setting: Setting, *, make: bool = True) -> Setting:
         """The setting with each seed's own step size, where it asks for them.
@@ -148,6 +146,15 @@ class Store:
             evidence.append(_of_seed(seed, data, base))
             made += runs.values()
         return Evidence(evidence, kind=kind), made
+
+
+def _start(config: NetworkConfig, base: Base | None) -> npt.NDArray[np.float32] | None:
+    """Weights of the base run's snapshot at which a run begins; None for the seed's own."""
+    if not config.start_step:
+        return None
+    assert base is not None
+    weights: npt.NDArray[np.float32] = base.data["snapshot"].sel(snapshot_step=config.start_step).values
+    return weights
 
 
 def near_flows(setting: Setting) -> list[NearFlowConfig]:

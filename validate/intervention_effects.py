@@ -15,7 +15,7 @@ import torch
 from validate.cifar10 import Images
 from validate.claims import Evidence
 from validate.claims.base import mean_interval
-from validate.equal_loss import mean_losses, sharpness_at_loss
+from validate.equal_loss import sharpness_at_loss
 from validate.roles import Setting
 from validate.treated_runs import SeedRuns, Treated, seed_runs
 from validate.treatments import CHOICES, TREATMENTS
@@ -37,11 +37,12 @@ class Measure:
 
 
 def _sharpness(treated: Treated) -> float:
-    # Where the base run crosses, a late treatment has hardly begun: it is looked at 75 steps further.
-    reached = treated.windows.select.stop if treated.treatment.late else treated.windows.crossing + 1
-    level = float(mean_losses(treated.base, treated.untouched)[:reached].min())
-    own, base = (sharpness_at_loss(run, level, treated.untouched) for run in (treated.run, treated.base))
+    own, base = (sharpness_at_loss(run, treated.level, treated.untouched) for run in (treated.run, treated.base))
     return own / base
+
+
+def _whole_loss(treated: Treated) -> float:
+    return treated.whole_sharpness / sharpness_at_loss(treated.base, treated.level, treated.untouched)
 
 
 def _at_the_same_weights(treated: Treated) -> float:
@@ -57,6 +58,7 @@ def _crossing(treated: Treated) -> float:
 
 MEASURES: Mapping[str, Measure] = {
     "sharpness": Measure("sharpness at equal loss, ratio", _sharpness),
+    "whole_loss": Measure("sharpness of the untreated loss at equal loss, ratio", _whole_loss),
     "same_weights": Measure("sharpness at the same weights, ratio", _at_the_same_weights, late_only=True),
     "crossing": Measure("step of the crossing of 2/η, ratio", _crossing),
     "spikes": Measure("spikes, difference", lambda t: float(t.outcome.spikes - t.base_outcome.spikes)),
@@ -128,7 +130,12 @@ class NetworkEffects:
 
 
 def network_effects(
-    setting: Setting, evidence: Evidence, names: Sequence[str], held: Images, device: torch.device
+    setting: Setting,
+    evidence: Evidence,
+    names: Sequence[str],
+    held: Images,
+    device: torch.device,
+    measured: Callable[[Sequence[SeedRuns]], Sequence[SeedRuns]] = lambda seeds: seeds,
 ) -> NetworkEffects:
     """The effects of some treatments.
 
@@ -138,9 +145,10 @@ def network_effects(
         names: keys of `TREATMENTS`.
         held: images that no run saw.
         device: where networks are evaluated.
+        measured: what measures the treated runs further, such as `with_whole_losses`.
     """
     by_seed = [(e, seed_runs(setting, e, names, held, device)) for e in evidence.networks]
-    seeds = [runs for _, runs in by_seed if runs is not None]
+    seeds = measured([runs for _, runs in by_seed if runs is not None])
     effects = [
         Effect(name, of, {c: tuple(measure.of(seed.treated[name, c]) for seed in seeds) for c in CHOICES})
         for name in names

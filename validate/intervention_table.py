@@ -17,7 +17,8 @@ EXPLAINED = """\
 A tenth of the examples is treated: those that carry most of the loss changes at the base run's edge (opposing), as many
 at random with the same labels, as many of the highest loss before the edge. Every value is relative to the base run of
 the same seed. Losses are means over the examples that no choice touches. Sharpness is that of the loss trained on, at
-the loss at which the base run crosses 2/η (late treatments: 75 steps after it; at the same weights: where they begin).
+the loss at which the base run crosses 2/η (late treatments: 75 steps after it; at the same weights: where they begin);
+of the untreated loss, at the treated run's weights of that step, but of the loss that the base run is trained on.
 A run that never crosses counts with its length: its ratio is a lower bound. A spike: the loss comes to exceed its least
 value so far by a tenth. In brackets: 90 % Student intervals over seeds, of paired differences in the last two columns;
 **bold** where the interval leaves out 0. No threshold is set and nothing is judged; where nothing had an effect, one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from validate.plan import gradient_of_missing, make_plan, minutes_left, table
 from validate.presets import preset_named
 from validate.roles import Setting
 from validate.side_by_side import make_ahead, make_step_sizes_ahead, require_jobs
+from validate.treated_runs import with_whole_losses
 from validate.treatments import TREATMENTS, roles_of
 
 SEEDS = 3
@@ -88,14 +90,14 @@ def interventions_job(config: InterventionsConfig) -> int:
     if config.plan:
         return 0
     found = []
-    store, plans = make_ahead(store, config.jobs, settings, plans, gradients)
+    reader, plans = make_ahead(store, config.jobs, settings, plans, gradients)
     for kind, setting in settings.items():
         print(f"\n{kind}")
-        evidence, _ = store.train(kind, setting, plans[kind])
-        if is_first():  # under torchrun, the first rank reports
-            found.append(network_effects(setting, evidence, config.kinds, held[kind], device))
-            print(f"\n{network_words(found[-1])}", flush=True)
-    if is_first():
+        evidence, _ = reader.train(kind, setting, plans[kind])
+        measured = functools.partial(with_whole_losses, store, config.jobs, setting)
+        found.append(network_effects(setting, evidence, config.kinds, held[kind], device, measured))
+        print(f"\n{network_words(found[-1])}", flush=True)
+    if is_first():  # under torchrun, the first rank reports
         text = json.dumps(as_json(found), indent=2, allow_nan=False) + "\n"
         write_durably(config.report / "interventions.json", text.encode())
         write_durably(config.report / "interventions.md", page(found).encode())

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import nn
 
-from sim import SharpnessProbe, build, descend
+from sim import build, descend
 from sim.networks import load_parameters, parameter_vector
 from sim.progress import progress_bar
 from theory.command_line import InputError, require_positive
 from validate.cifar10 import CLASSES, Images
 from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_tensors, training_images
+from validate.sharpness_now import sharpness_now, sharpness_probe
 
 RELATIVE = 0.5
 """ηλ/2 that the step size is set to: the top mode decays at once, and does not alternate."""
@@ -123,18 +124,7 @@ class _Path:
         config, chosen = self.config, training_images(self.config, self.images)
         self.network = build(config.architecture, IMAGE_SHAPE, len(CLASSES), config.seed).to(self.device)
         self.inputs, self.labels = network_tensors(config.architecture, chosen, self.device)
-        self.probe = SharpnessProbe(
-            self.network,
-            self.inputs,
-            self.labels,
-            config.lr,
-            every=1,
-            blocks_every=0,
-            midpoint=False,
-            seed=config.seed,
-            loss=config.loss,
-            batches=config.batches,
-        )
+        self.probe = sharpness_probe(self.network, self.inputs, self.labels, config)
         self.times, self.sharpnesses, self.losses = [0.0], [self._measured()], [float("nan")]
         if not np.isfinite(self.sharpness):
             raise InputError(f"the sharpness of {config.name} is not finite at the start: give another seed or network")
@@ -181,6 +171,4 @@ class _Path:
         return True
 
     def _measured(self) -> float:
-        parameters: list[Tensor] = [p.detach() for p in self.network.parameters()]
-        self.probe(0, parameters, parameters)  # without midpoints, gradients are not looked at
-        return float(self.probe.record.dataset()["sharpness_iterate"].values[-1])
+        return sharpness_now(self.probe)

@@ -12,8 +12,10 @@ from sim import Batches, LossRule, OptimizerChoice
 from validate.edge_probe import EdgeMeasurements
 from validate.edge_study import EdgeConfig
 from validate.interventions import Indices, Intervention, choose_examples
+from validate.near_flow import NearFlowConfig
 from validate.network_run import NetworkConfig
 from validate.treatments import CHOICES, TREATMENTS, Treatment, late_start
+from validate.whole_loss import WholeLossConfig
 from validate.windows import Windows
 
 CONTROL_DIVISOR = 10
@@ -56,7 +58,8 @@ class Setting:
         return replace(self.network, seed=seed, lr=self.step_sizes.get(seed, self.network.lr))
 
 
-RunConfig = NetworkConfig | EdgeConfig
+RunConfig = NetworkConfig | EdgeConfig | WholeLossConfig | NearFlowConfig
+"""What a run, or a study of one, is made from."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from sim.distributed import rank_count
 from sim.progress import bar_lock, leave_bars, share_terminal, tell
 from theory.command_line import InputError, require_positive
 from validate.evidence import Store, near_flows
-from validate.near_flow import NearFlowConfig
 from validate.plan import PlannedRun, derive, finished_base
 from validate.roles import ROLES, RunConfig, Setting
 
@@ -46,7 +45,7 @@ class _Unit:
         setting: of the network, to derive them by.
     """
 
-    config: RunConfig | NearFlowConfig
+    config: RunConfig
     base: RunConfig | None = None
     cost: float = 1.0
     waiting: tuple[tuple[PlannedRun, float], ...] = ()
@@ -101,15 +100,24 @@ def make_ahead(
     return replace(store, force=False), {key: [replace(r, exists=True) for r in plan] for key, plan in plans.items()}
 
 
-def make_each_ahead(store: Store, jobs: int, configs: Sequence[RunConfig | NearFlowConfig]) -> Store:
-    """Makes runs that are derived from no other side by side; nothing for one job.
+def make_each_ahead(
+    store: Store, jobs: int, configs: Sequence[RunConfig], bases: Sequence[RunConfig | None] | None = None
+) -> Store:
+    """Makes runs that do not wait for one another side by side; nothing for one job.
+
+    Args:
+        store: where runs are kept and made.
+        jobs: number of processes.
+        configs: the runs.
+        bases: the finished base run that each is derived from, None for one that is derived from none.
 
     Returns:
         The store with which `Store.obtain` then reads them.
     """
     if jobs == 1:
         return store
-    _make_all(store, jobs, [_Unit(config) for config in configs if store.force or not store.has(config.name)])
+    units = [_Unit(*of) for of in zip(configs, bases or [None] * len(configs), strict=True)]
+    _make_all(store, jobs, [unit for unit in units if store.force or not store.has(unit.config.name)])
     return replace(store, force=False)
 
 
@@ -139,7 +147,6 @@ def _followers(store: Store, unit: _Unit) -> list[_Unit]:
     if not unit.waiting:
         return []
     assert unit.setting is not None
-    assert not isinstance(unit.config, NearFlowConfig)
     base = finished_base(unit.config, store.runs)
     found = []
     for run, cost in unit.waiting:
@@ -225,6 +232,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _make(config: RunConfig | NearFlowConfig, base: RunConfig | None) -> None:
+def _make(config: RunConfig, base: RunConfig | None) -> None:
     of = None if base is None else finished_base(base, _store.runs)
     _store.obtain(config, of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,16 @@ import xarray as xr
 
 from validate.cifar10 import Images
 from validate.claims import NetworkEvidence
+from validate.equal_loss import first_at_or_below, mean_losses
+from validate.evidence import Store
 from validate.interventions import Indices
+from validate.network_run import NetworkConfig
 from validate.outcome import Outcome, outcome
+from validate.plan import derive
 from validate.roles import Base, Setting, treated_examples
+from validate.side_by_side import make_each_ahead
 from validate.treatments import CHOICES, CONTROLS, TREATMENTS, Treatment, late_start
+from validate.whole_loss import WholeLossConfig
 from validate.windows import Windows
 
 
@@ -32,6 +38,8 @@ class Treated:
         windows: the base run's windows.
         start: step of the base run at which the treated run begins.
         untouched: (n,) examples that no choice touches, whose losses are compared.
+        whole_sharpness: sharpness of the loss of all examples, untreated, at the step of equal loss; NaN where it is
+            not measured.
     """
 
     treatment: Treatment
@@ -42,6 +50,14 @@ class Treated:
     windows: Windows
     start: int
     untouched: npt.NDArray[np.bool_]
+    whole_sharpness: float = float("nan")
+
+    @property
+    def level(self) -> float:
+        """Loss of the untouched examples at which runs are compared: the base run's when it crosses 2/η."""
+        # There a late treatment has hardly begun: it is looked at 75 steps further.
+        reached = self.windows.select.stop if self.treatment.late else self.windows.crossing + 1
+        return float(mean_losses(self.base, self.untouched)[:reached].min())
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,36 @@ def seed_runs(
                 treatment, run, came_to(run, taken=start), evidence.run, base[start], windows, start, untouched
             )
     return SeedRuns(evidence.seed, base[0], {c: _shared(chosen, c) for c in CONTROLS}, treated)
+
+
+def with_whole_losses(store: Store, jobs: int, setting: Setting, seeds: Sequence[SeedRuns]) -> list[SeedRuns]:
+    """The same, with the sharpness of the loss of all examples measured where each treated run has the level's loss.
+
+    Args:
+        store: where the measurements are kept and made.
+        jobs: number of processes that make them.
+        setting: of the network.
+        seeds: the treated runs.
+    """
+    wanted: dict[tuple[int, str, str], WholeLossConfig] = {}
+    for runs in seeds:
+        for (name, choice), of in runs.treated.items():
+            step = first_at_or_below(mean_losses(of.run, of.untouched), of.level)
+            if step:  # none of a run that does not get there, nor at the seed's own weights
+                config = derive(of.treatment.role_of(choice), setting, runs.seed, Base(of.base, of.windows))
+                assert isinstance(config, NetworkConfig)
+                wanted[runs.seed, name, choice] = WholeLossConfig(config, step)
+    base_configs = [setting.base(seed) for seed, _, _ in wanted]
+    store = make_each_ahead(store, jobs, list(wanted.values()), base_configs)
+    found = []
+    for runs in seeds:
+        treated = dict(runs.treated)
+        for (name, choice), of in runs.treated.items():
+            if (config := wanted.get((runs.seed, name, choice))) is not None:
+                data = store.obtain(config, Base(of.base, of.windows)).data
+                treated[name, choice] = replace(of, whole_sharpness=float(data["sharpness"]))
+        found.append(replace(runs, treated=treated))
+    return found
 
 
 def _shared(chosen: Mapping[str, Indices], control: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from validate.network_run import NetworkConfig
 from validate.presets import PRESETS, Preset
 from validate.report_words import interval_words
 from validate.roles import Setting
+from validate.treated_runs import SeedRuns
 from validate.treatments import CHOICES, TREATMENTS, roles_of
 from validate.windows import Windows, find_windows
 
@@ -115,6 +116,21 @@ def test_a_run_that_never_crosses_counts_with_its_length_and_is_told() -> None:
     assert crossing.values["opposing"] == (STEPS / CROSSING,) * 3
     assert [found.never("remove", choice) for choice in CHOICES] == [3, 0, 0]
     assert "2.1 (3 of 3 never)" in page([found])
+
+
+def test_the_untreated_loss_is_compared_where_the_loss_trained_on_is() -> None:
+    """The base run has λ = 40 where it crosses; a run that was not measured has no value."""
+    changes = {f"without_{choice}": {"sharpness": 0.6} for choice in CHOICES}
+    seen = evidence_of(changes)
+
+    def measured(seeds: Sequence[SeedRuns]) -> list[SeedRuns]:
+        first, *others = seeds
+        treated = {key: dataclasses.replace(of, whole_sharpness=30.0) for key, of in first.treated.items()}
+        return [dataclasses.replace(first, treated=treated), *others]
+
+    found = network_effects(SETTING, seen, ["remove"], NONE_HELD, CPU, measured)
+    (whole,) = (effect for effect in found.effects if effect.measure == "whole_loss")
+    assert whole.values["opposing"] == pytest.approx((0.75, np.nan, np.nan), rel=0.01, nan_ok=True)
 
 
 def test_late_treatments_are_counted_in_the_base_runs_steps() -> None:
@@ -211,8 +227,9 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     (network,) = json.loads((tmp_path / "report" / "interventions.json").read_text())
     assert network["seeds"] == [5]
     assert (network["examples"], network["held_out"]) == (50, 1950)
-    assert len(list((tmp_path / "runs").iterdir())) == len(roles_of(kinds))
-    assert [effect["treatment"] for effect in network["effects"]] == ["clip"] * 5 + ["remove_late"] * 6
+    names = [path.name for path in (tmp_path / "runs").iterdir()]
+    assert len([name for name in names if not name.startswith("whole-loss-")]) == len(roles_of(kinds))
+    assert [effect["treatment"] for effect in network["effects"]] == ["clip"] * 6 + ["remove_late"] * 7
     for effect in network["effects"]:
         low, high = effect["interval_90"]["opposing"]
         words = "undefined" if low is None else interval_words((low, high))
@@ -223,6 +240,10 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert effect["opposing_less"]["random"]["values"] == [
             None if None in pair else pytest.approx(pair[0] - pair[1], nan_ok=True) for pair in pairs
         ]
+    late = {e["measure"]: e["values"] for e in network["effects"] if e["treatment"] == "remove_late"}
+    assert any(late["whole_loss"][choice] != [None] for choice in CHOICES)
+    for choice in CHOICES:
+        assert (late["whole_loss"][choice] == [None]) == (late["sharpness"][choice] == [None])
     accuracy = next(e for e in network["effects"] if e["measure"] == "accuracy")
     assert all(abs(v) < 30 for values in accuracy["values"].values() for v in values)
     assert "Opposing less random: no difference has an interval." in told  # one seed
