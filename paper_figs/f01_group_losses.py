@@ -66,10 +66,10 @@ def caption(runs: Runs) -> str:
         for i, pair in enumerate(pairs)
     ]
     return (
-        f"Full-batch gradient descent on 2,000 CIFAR-10 images. Loss of all examples and mean losses of two groups of "
-        f"20 that share a feature and want opposite use of it, found from the loss changes in the 75 steps from the "
-        f"crossing (step {windows.crossing}, dashed). Enlarged and measured on the steps after those. "
-        f"{'; '.join(parts)}."
+        f"Full-batch gradient descent on {run.sizes['example']:,} CIFAR-10 images. Loss of all examples and mean "
+        f"losses of two groups of {len(pairs[0].positive)} that share a feature and want opposite use of it, found "
+        f"from the loss changes in the 75 steps from the crossing (step {windows.crossing}, dashed). Enlarged and "
+        f"measured on the steps after those. {'; '.join(parts)}."
     )
 
 
@@ -97,7 +97,7 @@ def _losses(axes: Axes, run: xr.Dataset, pair: OpposingPair, window: slice) -> N
     loss, steps = run["loss"].values[window], run["step"].values[window]
     axes.plot(steps, loss[:, pair.positive].mean(1), color=POSITIVE, linewidth=0.8, alpha=0.8, label="one group")
     axes.plot(steps, loss[:, pair.negative].mean(1), color=NEGATIVE, linewidth=0.8, alpha=0.8, label="the other group")
-    axes.plot(steps, loss.mean(1), color=TOTAL, linewidth=1.6, label="all 2,000 examples")
+    axes.plot(steps, loss.mean(1), color=TOTAL, linewidth=1.6, label=f"all {run.sizes['example']:,} examples")
     axes.set(xlabel="step", ylabel="cross-entropy (nats)")
     axes.set_ylim(bottom=0)
     axes.margins(x=0)

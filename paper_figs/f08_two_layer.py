@@ -46,11 +46,12 @@ def caption(runs: Runs) -> str:
     kept = np.abs(measured) > SMALLEST
     growth_error = np.abs(growth[kept] / measured[kept] - 1).max()
     final = data["sharpness"].values[-1] * config.lr / 2
+    side = "above" if predicted > 2 / config.lr else "below"
     return (
         f"Two-layer linear network, α = {config.alpha:g}, ‖β‖ = {config.beta:g}, k = {config.k:g}, η = {config.lr:g}; "
         f"finite samples of {config.examples:,} examples, {config.fraction:.0%} of them outliers. The flow's sharpness "
-        f"ends at the predicted {predicted:.3g} (relative error {flow_error:.1e}), above 2/η = {2 / config.lr:g}; "
-        f"descent spikes and ends at {final.min():.2f} to {final.max():.2f} of 2/η. The opposing weight follows the "
+        f"ends {flow_error:.1e} of itself from the predicted {predicted:.3g}, {side} 2/η = {2 / config.lr:g}; "
+        f"descent ends at {final.min():.2f} to {final.max():.2f} of 2/η. The opposing weight follows the "
         f"product of 1 − ηαc² (largest relative error {growth_error:.1e}); in a finite sample the valley's "
         f"floor lies off zero, so the oscillation starts from there and earlier. "
         f"When the weight changes sign the group losses trade places."

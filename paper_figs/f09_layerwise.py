@@ -51,11 +51,15 @@ def caption(runs: Runs) -> str:
     early, late = (
         np.median(measured_in(network, "layer_share_iterate", w), axis=0) for w in (windows.early, windows.evaluate)
     )
+    middle, iterate = (
+        np.median(measured_in(network, f"sharpness_{place}", windows.evaluate)) * network.attrs["lr"] / 2
+        for place in ("midpoint", "iterate")
+    )
     return text + (
-        f" CIFAR-10 network: first layer's share {early[0]:.2f} in the first 100 steps, {late[0]:.2f} once the "
-        f"oscillation stands; "
-        f"last layer's {early[-1]:.2f} and {late[-1]:.2f}. Sharpness at the midpoint of a step hovers at 2/η, "
-        "at the iterate above it."
+        f" CIFAR-10 network: first layer's share {early[0]:.2f} in the first {windows.early.stop} steps, "
+        f"{late[0]:.2f} once the oscillation stands; "
+        f"last layer's {early[-1]:.2f} and {late[-1]:.2f}. Sharpness there, of 2/η, median: {middle:.2f} at the "
+        f"midpoints of steps, {iterate:.2f} at the iterates."
     )
 
 
@@ -84,7 +88,9 @@ def _network_row(row: np.ndarray, network: xr.Dataset) -> None:
     row[0].plot(measured, network["sharpness_iterate"], color=TOTAL, linewidth=0.9, label="whole, iterates")
     row[0].plot(measured, network["sharpness_midpoint"], color=THEORY, label="whole, midpoints")
     names = _layer_names(network)
-    for i, (name, colour) in enumerate(zip(names, LAYERS, strict=False)):
+    for i, name in enumerate(names):
+        # The last layer has the last colour, as in theory's row; more layers in between take colours again.
+        colour = LAYERS[-1] if i == len(names) - 1 else LAYERS[i % (len(LAYERS) - 1)]
         row[0].plot(blocks, network["block_sharpness"][:, i], color=colour, marker="o", markersize=2.5, label=name)
         row[1].plot(measured, network["layer_share_iterate"][:, i], color=colour)
     threshold_line(row[0], 2 / network.attrs["lr"], "2/η")

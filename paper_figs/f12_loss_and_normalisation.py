@@ -91,7 +91,7 @@ def _normalisation_in_words(runs: Runs) -> str:
     ratios, random_ratios = IMBALANCE.measure(found), IMBALANCE.measure_control(found)
     compared = (
         f"At equal loss it is {spread(ratios)} times as large with batch norm as without (random groups in the place "
-        f"of the opposing ones: {spread(random_ratios)})."
+        f"of the opposing ones, whose gap the unit is: {spread(random_ratios)})."
         if np.isfinite(ratios).any()
         else "At equal loss: not measured (the runs share too few epochs)."
     )
@@ -111,7 +111,8 @@ def _judge(run: xr.Dataset) -> _Judged:
     steps = run.sizes["step"]
     chosen, judged = slice(steps // 2, 3 * steps // 4), slice(3 * steps // 4, steps)
     pair = singular_pairs(run["loss"].values[chosen], count=1)[0]
-    relative = swing_size(group_gap(run["loss"].values, pair))[judged] / mean_losses(run)[judged]
+    # Of the judged steps alone: a swing is that of the steps around it, and those before were chosen on.
+    relative = swing_size(group_gap(run["loss"].values[judged], pair)) / mean_losses(run)[judged]
     return _Judged(pair, judged, float(np.nanmedian(relative)))
 
 

@@ -51,7 +51,9 @@ def draw(runs: Runs) -> Figure:
                 at_loss.plot(mean_losses(run, kept_by_all(seeds[i]))[measured], sharpness, **look)
                 swings.plot(run["step"][1:], _smooth(_extreme_swing(run)), **look)
                 if (crossing := reached_edge(run)) is not None:
-                    swings.plot(crossing, _smooth(_extreme_swing(run))[crossing], "v", color=look["color"], zorder=3)
+                    swings.plot(
+                        crossing, _smooth(_extreme_swing(run))[crossing - 1], "v", color=look["color"], zorder=3
+                    )
         for axes in (over_time, at_loss):
             threshold_line(axes, 2 / runs.networks["base"][0].attrs["lr"])
             axes.set(ylabel="sharpness λ")

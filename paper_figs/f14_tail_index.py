@@ -80,11 +80,12 @@ def _amplitude(axes: Axes, data: xr.Dataset) -> None:
 def _share(axes: Axes, data: xr.Dataset) -> None:
     x = data["tail_index"].values
     axes.plot(x, data["predicted_onset"].notnull().mean(("fraction", "seed")), color=THEORY, label="predicted")
-    seen = data["onset"].notnull().sum(("fraction", "seed")).values
-    count = data.sizes["fraction"] * data.sizes["seed"]
-    intervals = [stats.binomtest(int(k), count).proportion_ci(0.9, method="wilson") for k in seen]
-    bars = np.array([[i.low for i in intervals], seen / count, [i.high for i in intervals]])
-    _bars(axes, x, bars, POSITIVE, "measured, 90 % interval")
+    # Of each seed, the share of its fractions: they share their random numbers, so that the seeds are the sample.
+    shares = data["onset"].notnull().mean("fraction").transpose("tail_index", "seed").values
+    half = stats.sem(shares, axis=1) * stats.t.ppf(0.95, shares.shape[1] - 1)
+    middle = shares.mean(1)
+    bars = np.array([np.maximum(middle - half, 0), middle, np.minimum(middle + half, 1)])
+    _bars(axes, x, bars, POSITIVE, "measured, 90 % over seeds")
     axes.set(title="samples that oscillate", ylabel="share", ylim=(-0.03, 1.05))
 
 

@@ -66,7 +66,8 @@ def caption(runs: Runs) -> str:
     )
     return (
         f"CIFAR-10 networks at the edge of stability: predicted by the reduced map from λ, a = −⟨∇⊥λ, ∇L⟩, b = ‖∇⊥λ‖² "
-        f"and x measured beforehand, against what the network then did; line: equality. Dots: a GELU network, "
+        f"and x measured beforehand (growth: by the mean of 1 − ηλ at the two ends of the stretch over which it is "
+        f"measured), against what the network then did; line: equality. Dots: a GELU network, "
         f"full-batch gradient descent on 2,000 images, {len(sizes)} step sizes from {sizes[0]:g} to {sizes[-1]:g}, "
         f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. R² over the best constant (of logarithms in the panels on "
         f"logarithmic axes), median relative error, and R² of predictions permuted among step sizes: "

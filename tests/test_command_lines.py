@@ -41,7 +41,7 @@ def test_each_package_explains_itself(package: str, tmp_path: Path) -> None:
         (("validate", "claims", "--claims", "C99"), ("no claim C99", "C16")),
         (("validate", "claims", "--network", "lenet"), ("--network is lenet", "vgg11")),
         (("validate", "relation", "gravity"), ("no relation gravity", "growth-factor")),
-        (("validate", "relation", "interlacing", "--width", "0"), ("--width is 0", "at least 1")),
+        (("validate", "relation", "interlacing", "--width", "0"), ("--width is 0", "1 to 1024")),
         (("validate", "interventions", "--kinds", "shrink"), ("--kinds is shrink", "recolour")),
         (("validate", "interventions", "--kinds", "clip", "clip"), ("--kinds has clip twice", "different")),
         (("validate", "interventions", "--network", "lenet"), ("--network is lenet", "vgg11")),

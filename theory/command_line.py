@@ -79,6 +79,37 @@ def require_different(name: str, values: Sequence[Any]) -> None:
         raise InputError(f"{name} has {twice[0]} twice: give different values")
 
 
+LARGEST_SEED = 2**63 - 1
+"""Of PyTorch's generators; NumPy's take any that is not negative."""
+
+
+def require_seed(name: str, seed: int) -> None:
+    """Refuses a seed that the generators do not take.
+
+    Raises:
+        InputError: it is negative or too large.
+
+    >>> require_seed("--seed", 0)
+    >>> require_seed("--seed", -1)
+    Traceback (most recent call last):
+    ...
+    theory.command_line.InputError: --seed is -1: give a whole number from 0 to 2^63 − 1
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"{name} is {seed}: give a whole number from 0 to 2^63 − 1")
+
+
+def require_seeds(seeds: Sequence[int], name: str = "--seeds") -> None:
+    """Refuses seeds that are repeated or that the generators do not take, and none at all.
+
+    Raises:
+        InputError: as said.
+    """
+    require_different(name, seeds)
+    for seed in seeds:
+        require_seed(name, seed)
+
+
 def main(
     commands: Commands,
     *,

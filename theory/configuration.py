@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from theory.command_line import InputError, require_positive
+from theory.command_line import InputError, require_positive, require_seed
 from theory.model import Model, State, power_law_covariance, random_start
 
 MOST_FEATURES = 1_000_000
@@ -46,7 +46,7 @@ class DescentConfig:
             require_positive(f"--{name}", getattr(self, name))
         for name in ("k", "exponent"):
             require_positive(f"--{name}", getattr(self, name), zero_allowed=True)
-        require_positive("--start-seed", self.start_seed, zero_allowed=True)
+        require_seed("--start-seed", self.start_seed)
         features = self.d1 * (1 + self.k)
         if features > MOST_FEATURES:
             raise InputError(f"--d1 is {self.d1} and --k is {self.k:g}: give at most {MOST_FEATURES:,} features in all")

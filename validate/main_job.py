@@ -16,7 +16,7 @@ from sim.device import describe_device
 from sim.distributed import is_first
 from sim.runs import Run
 from theory import predict
-from theory.command_line import InputError, require_different, require_positive
+from theory.command_line import InputError, require_positive, require_seeds
 from theory.predictions import table as prediction_table
 from validate.cifar10 import load_embedded
 from validate.claims import CLAIMS, judge
@@ -126,17 +126,6 @@ def with_choices(
         require_seeds(seeds)
         setting = replace(setting, seeds=tuple(seeds))
     return setting
-
-
-def require_seeds(seeds: Sequence[int]) -> None:
-    """Refuses seeds that are repeated or negative, and none at all.
-
-    Raises:
-        InputError: as said.
-    """
-    require_different("--seeds", seeds)
-    if min(seeds) < 0:
-        raise InputError(f"--seeds is {tuple(seeds)}: give whole numbers of at least 0")
 
 
 def draw_figures(folder: Path, runs: Path, names: Sequence[str], network: str) -> list[tuple[str, Path]]:

@@ -44,7 +44,7 @@ def singular_pairs(
         losses: (steps, n) losses of every example over a window at the edge of stability; a run's variable that is
             opened lazily is read block by block (`singular_directions`).
         count: number of pairs, in order of strength.
-        size: number of examples in each group.
+        size: number of examples in each group; half of all where there are fewer than twice as many.
 
     Returns:
         At most `count` pairs, fewer when the window has fewer steps or the changes a lower rank.
@@ -56,6 +56,7 @@ def singular_pairs(
     [0, 2]
     """
     found = singular_directions(losses, count=count)
+    size = _disjoint(size, found.directions.shape[1])
     pairs = []
     for value, energy, direction in zip(found.values, found.energy, found.directions, strict=True):
         order = np.argsort(direction, kind="stable")
@@ -70,17 +71,23 @@ def top_change_pair(losses: npt.ArrayLike, *, size: int = GROUP_SIZE) -> tuple[i
 
     Args:
         losses: (steps, n) losses of every example over a window.
-        size: number of examples in each group.
+        size: number of examples in each group; half of all where there are fewer than twice as many.
 
     Returns:
         Index in the window of the step, and the pair.
     """
     changes = loss_changes(losses)
+    size = _disjoint(size, changes.shape[1])
     ordered = np.sort(changes, axis=1)
     spread = ordered[:, -size:].mean(1) - ordered[:, :size].mean(1)
     step = int(spread.argmax())
     order = np.argsort(changes[step], kind="stable")
     return step, OpposingPair(order[::-1][:size], order[:size], float(spread[step]), float("nan"))
+
+
+def _disjoint(size: int, examples: int) -> int:
+    """The size of groups of which no example is in both, at most that wanted."""
+    return max(1, min(size, examples // 2))
 
 
 def loss_changes(losses: npt.ArrayLike) -> Array:

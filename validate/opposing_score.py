@@ -10,7 +10,7 @@ where E₊ is the share of ‖v_k‖² = 1 that the 2.5 % of examples with the m
 most negative, and κ = 0.279 is c of a Gaussian direction. A and B change places and the two are pooled.
 
 Landmarks: k equal pairs of groups of up to 2.5 % a side that carry everything, 1 for every k up to 20, however
-singular vectors mix them; any number of Gaussian directions, 0 (within 0.02 for 2,000 examples); groups that nothing
+singular vectors mix them; any number of Gaussian directions, 0 (within 0.03 for 2,000 examples); groups that nothing
 opposes, 0, also where several take turns; noise, 0. Pairs that swing in step all the time are one pair to it. The
 Gaussian surrogate of the window (`claims.c07_heavy_tail.gaussian_like`) is its control. The definition is ours.
 """

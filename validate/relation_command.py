@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import tyro
@@ -33,6 +33,12 @@ def relation_command(config: RelationConfig) -> int:
     """Prints hypotheses, numbers and verdict; 1 where a relation fails, or a control that is asked for does not."""
     if config.draws < 0:
         raise InputError(f"--draws is {config.draws}: give 0 or more")
+    if config.draws and (
+        config.control or replace(config.config, kind=Configuration().kind, seed=0) != Configuration()
+    ):
+        raise InputError(
+            f"--draws is {config.draws}: give it with --kind and --seed alone; each draw's control is examined too"
+        )
     if not config.names and not config.draws and not config.list:
         raise InputError(f"relation needs a name: give one of {', '.join(RELATIONS)}, or --list")
     relations = [relation_named(name) for name in config.names] or list(RELATIONS.values())

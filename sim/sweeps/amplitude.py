@@ -25,7 +25,7 @@ from sim.sweeps.study import Study, Unit
 from sim.sweeps.tail import TailUnit
 from sim.update_rules import GradientDescent
 from theory import Model, State
-from theory.command_line import require_different, require_positive
+from theory.command_line import InputError, require_different, require_positive, require_seeds
 from theory.configuration import DescentConfig
 from theory.edge import edge_units, settled
 from theory.model import drive, power_law_covariance
@@ -71,7 +71,12 @@ class AmplitudeConfig(Study):
     def __post_init__(self) -> None:
         for name in ("examples", "fraction", "alpha", "spike_steps", "edge_steps"):
             require_positive(f"--{name.replace('_', '-')}", getattr(self, name))
-        for name in ("spike_lrs", "edge_lrs", "seeds"):
+        if self.edge_steps < 2:
+            raise InputError(
+                f"--edge-steps is {self.edge_steps}: give at least 2, for T9's hypotheses are of three states"
+            )
+        require_seeds(self.seeds)
+        for name in ("spike_lrs", "edge_lrs"):
             require_different(f"--{name.replace('_', '-')}", getattr(self, name))
         for name in ("spike_lrs", "edge_lrs"):
             for lr in getattr(self, name):

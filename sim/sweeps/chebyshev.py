@@ -15,7 +15,7 @@ from sim.chebyshev import chebyshev_examples
 from sim.curvature import HessianOperator, top_eigenpairs
 from sim.networks import mlp
 from sim.sweeps.study import Study, Unit
-from theory.command_line import require_different, require_positive
+from theory.command_line import require_positive, require_seeds
 
 TOLERANCE = 1e-3
 """Relative residual of each sharpness."""
@@ -51,7 +51,7 @@ class ChebyshevConfig(Study):
     def __post_init__(self) -> None:
         for name in ("lr", "steps", "measure_every"):
             require_positive(f"--{name.replace('_', '-')}", getattr(self, name))
-        require_different("--seeds", self.seeds)
+        require_seeds(self.seeds)
         chebyshev_examples(self.examples, self.degree, torch.device("cpu"))  # refuses what is out of range
         mlp([1, *self.hidden, 1], self.activation, 0)
 

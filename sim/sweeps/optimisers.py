@@ -35,7 +35,7 @@ from sim.second_moments import Moments, population_moments, sample_moments, stac
 from sim.sweeps.study import Study, Unit
 from sim.update_rules import Adam, GradientDescent, Momentum, Rule, SignDescent, SplitSGD
 from theory import InputError, State, optimizer_maps
-from theory.command_line import require_different, require_positive
+from theory.command_line import require_different, require_positive, require_seeds
 from theory.configuration import DescentConfig
 from theory.finite_sample import SampleMoments
 from theory.minima import minimum_at
@@ -118,7 +118,7 @@ class OptimisersConfig(Study):
         if not 0 < self.fraction <= 1:
             raise InputError(f"--fraction is {self.fraction}: give a number above 0 and at most 1")
         require_different("--rules", self.rules)
-        require_different("--seeds", self.seeds)
+        require_seeds(self.seeds)
 
     def units(self) -> Sequence[OptimiserUnit]:
         """One unit a rule."""

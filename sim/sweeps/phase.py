@@ -24,7 +24,7 @@ from sim.second_moments import population_batch
 from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import Model, State
-from theory.command_line import InputError, require_different, require_positive
+from theory.command_line import InputError, require_different, require_positive, require_seeds
 from theory.configuration import DescentConfig
 from theory.curvature import sharpness
 from theory.limits import flow_limit
@@ -37,6 +37,9 @@ REBOUND = 10.0
 
 RECORD_EVERY = 4
 """Steps between looks at a run. A weight that grows tenfold takes longer."""
+
+OFF = 1.5
+"""Factor by which the control's boundary is off."""
 
 SETTLED = 1e-6
 """A run has settled in a minimum if its loss is this close, relative to ½‖β‖², to the least one."""
@@ -81,7 +84,7 @@ class PhaseConfig(Study):
         if not self.lowest < self.highest < np.inf:
             raise InputError(f"--highest is {self.highest}: give a finite number above --lowest, {self.lowest}")
         require_different("--betas", self.betas)
-        require_different("--seeds", self.seeds)
+        require_seeds(self.seeds)
         if self.rows is not None and (self.rows < 2 or len(self.betas) < 2):
             raise InputError(f"--rows is {self.rows} for {len(self.betas)} --betas: give at least two of each")
 
@@ -214,9 +217,10 @@ def phase_table(data: xr.Dataset, alpha: float) -> str:
     """One line a ‖β‖: the theory's boundaries, the measured ones, and how many runs do what the theory says."""
     lines = [
         f"α = {alpha:g}, Σ = I, {data.sizes['seed']} starts; step sizes in units of 2/S, S = α‖β‖ of the flow's limit",
-        "         theory                          measured, in all starts            runs that do as told",
-        "  α‖β‖   descent's limit   no minimum    oscillates from    diverges from   below   above   no minimum",
+        "         theory                          measured, in all starts          below     between the two   beyond",
+        "  α‖β‖   descent's limit   no minimum    bounces from     diverges from    converge  oscillate+diverge settle",
     ]
+    counts = np.zeros((2, 4), dtype=int)
     for beta in data["beta"].values:
         row = data.sel(beta=beta)
         relative, phase = row["relative"].values, row["phase"].values
@@ -225,19 +229,24 @@ def phase_table(data: xr.Dataset, alpha: float) -> str:
         last = float(row["last_boundary"]) / flow
         calm = phase == PHASES.index("converges")
         gone = phase == PHASES.index("diverges")
-        settled = calm | (phase == PHASES.index("oscillates"))
-        agreement = (
-            _share(calm[relative < min(1.0, descent)]),
-            _share(~calm[relative > max(1.0, descent)]),
-            _share(~settled[relative > last]),
-        )
+        swings = phase == PHASES.index("oscillates")
+        below, beyond = relative < min(1.0, descent), relative > last
+        between = (relative > max(1.0, descent)) & ~beyond
+        told = f"{int(swings[between].sum())}+{int(gone[between].sum())}/{calm[between].size}"
         lines.append(
             f"{alpha * float(beta):6.4g}{descent:18.3f}{last:13.3f}{_bracket(relative, ~calm):>19}"
-            f"{_bracket(relative, gone):>17}{agreement[0]:>8}{agreement[1]:>8}{agreement[2]:>13}"
+            f"{_bracket(relative, gone):>17}{_share(calm[below]):>10}{told:>19}{_share((calm | swings)[beyond]):>7}"
         )
+        # The control: the boundary elsewhere, on the side on which it calls more runs so.
+        far, near = relative < OFF * min(1.0, descent), (relative > max(1.0, descent) / OFF) & ~beyond
+        for i, (good, where) in enumerate(((calm, below), (~calm, between), (calm, far), (~calm, near))):
+            counts[:, i] += int(good[where].sum()), good[where].size
+    right = [f"{good} of {count}" for good, count in counts.T]
     lines.append(
-        "below: under 1 and under the descent's boundary a run converges; above both it does not; beyond the last one "
-        "no run settles.\nThe theory has no boundary for divergence: S_min only bounds where a run can settle."
+        f"told: below 1 and the descent's boundary a run converges: {right[0]} (control, a boundary {OFF:g} times as "
+        f"far: {right[2]});\nabove both and up to the last it bounces, and oscillates or diverges: {right[1]} "
+        f"(control, one {OFF:g} times as near: {right[3]});\nbeyond the last no run settles. The theory has no "
+        "boundary for divergence: S_min only bounds where a run can settle."
     )
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ from sim.sweeps.slopes import Slope, power_law
 from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import InputError
-from theory.command_line import require_different, require_positive
+from theory.command_line import require_different, require_positive, require_seeds
 from theory.configuration import DescentConfig
 
 Floats = npt.NDArray[np.float64]
@@ -84,7 +84,8 @@ class SampleSizeConfig(Study):
     def __post_init__(self) -> None:
         self.descent()
         require_positive("--lr-edge", self.lr_edge)
-        for name in ("examples", "tail_indices", "seeds"):
+        require_seeds(self.seeds)
+        for name in ("examples", "tail_indices"):
             require_different(f"--{name.replace('_', '-')}", getattr(self, name))
         for n in self.examples:
             require_positive("--examples", n)

@@ -36,7 +36,7 @@ from sim.sweeps.phase import two_features
 from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import InputError, Model, State
-from theory.command_line import require_different, require_positive
+from theory.command_line import require_different, require_positive, require_seeds
 from theory.configuration import DescentConfig
 from theory.deep_edge import deep_onset, deep_spike
 from theory.deep_network import DeepState, balanced_final_sharpness
@@ -81,7 +81,8 @@ class ShapeConfig(Study):
         for name in ("alpha", "beta", "d1", "steps"):
             require_positive(f"--{name}", getattr(self, name))
         require_positive("--k", self.k, zero_allowed=True)
-        for name in ("widths", "depths", "spreads", "seeds"):
+        require_seeds(self.seeds)
+        for name in ("widths", "depths", "spreads"):
             require_different(f"--{name}", getattr(self, name))
         for width in self.widths:
             require_positive("--widths", width)
@@ -286,7 +287,9 @@ def shape_table(data: xr.Dataset, config: ShapeConfig) -> str:
         for width in data["width"].values:
             for spread in data["spread"].values:
                 row = data.sel(depth=depth, width=width, spread=spread)
-                lines.append(f"{depth:7d}{width:6d}{spread:7g} {_line(row)}")
+                repeats = width == 1 and spread != data["spread"].values[0]
+                words = "  the same: nothing lies across at width 1" if repeats else _line(row)
+                lines.append(f"{depth:7d}{width:6d}{spread:7g} {words}")
     lines.append(
         "theory is the scalar chain's: exact at spread 0 and at width 1, where nothing lies across. measured/theory: "
         "the farthest from 1;\nsim − theory: the farthest from 0, in steps; the rest medians over the starts. "

@@ -33,7 +33,7 @@ from sim.second_moments import Moments, sample_moments, stack
 from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import InputError, Model, State
-from theory.command_line import require_different, require_positive
+from theory.command_line import require_different, require_positive, require_seeds
 from theory.configuration import DescentConfig
 from theory.finite_sample import SampleMoments
 from theory.onset import Onset, observed_onset, population_onset, sample_onset
@@ -81,7 +81,8 @@ class TailConfig(Study):
     def __post_init__(self) -> None:
         self.descent()
         require_positive("--examples", self.examples)
-        for name in ("tail_indices", "fractions", "seeds"):
+        require_seeds(self.seeds)
+        for name in ("tail_indices", "fractions"):
             require_different(f"--{name.replace('_', '-')}", getattr(self, name))
         for a in self.tail_indices:
             if not 2 < a < math.inf:
@@ -154,6 +155,12 @@ class TailUnit(Unit):
         model, start = self.descent.model, self.descent.initial_state
         drawn = [list(draw_examples(model, self.examples, self.fraction, seed, device, law)) for seed in self.seeds]
         moments = [sample_moments(chunks)["all"] for chunks in drawn]
+        for seed, m in zip(self.seeds, moments, strict=True):
+            if float(m.gram[-1, -1]) == 0:
+                raise InputError(
+                    f"--examples is {self.examples} and --fractions {self.fraction:g}: the sample of seed {seed} has "
+                    "no outliers; give more"
+                )
         alpha = float(model.alpha[0])
         rescaled = [
             sample_moments(_rescaled(chunks, math.sqrt(alpha / float(m.gram[-1, -1]))))["all"]
@@ -288,19 +295,23 @@ def tail_table(data: xr.Dataset, config: TailConfig) -> str:
         lines.append(
             f"{a:7g}  {_middle(row['alpha'].values / config.alpha)}"
             f"{int(seen.sum()):7d}{int(told.sum()):7d}{int((told == seen).sum()):8d}/{told.size}"
-            f"{_within(row, row):>12}{_within(row, row.roll(seed=1)):>12}        {_middle(ratio)}"
+            f"{_within(row, row):>12}{_within_others(row):>12}        {_middle(ratio)}"
             f"{int(row['rescaled_onset'].notnull().sum()):9d}/{told.size} {spread[0]:7.3f} → {spread[1]:.3f}"
             f"{float(row['hill'].median()):11.2f}{2 * float(row['hill_changes'].median()):8.2f}"
         )
-    agree = (data["predicted_onset"].notnull() == data["onset"].notnull()).values
-    low, high = stats.binomtest(int(agree.sum()), agree.size).proportion_ci(method="wilson")
+    agree = data["predicted_onset"].notnull() == data["onset"].notnull()
+    # A seed's samples share their uniform numbers at every tail index and fraction: the seeds are what is independent.
+    seeds, right = data.sizes["seed"], int(agree.all(("tail_index", "fraction")).sum())
+    low, high = stats.binomtest(right, seeds).proportion_ci(method="wilson")
     onset, amplitude = (float(data[f"population_{name}"].values.ravel()[0]) for name in ("onset", "amplitude"))
     population = f"onset at step {onset:g}, amplitude {amplitude:.3g}" if math.isfinite(onset) else "no onset"
     lines += [
-        f"theory, from each sample's second moments, says rightly of {agree.mean():.1%} [{low:.1%}, {high:.1%}] of the "
-        "runs whether they oscillate.",
+        f"theory, from each sample's second moments, says rightly of {int(agree.sum())} of {agree.size} runs whether "
+        f"they oscillate; of all runs of a seed, which",
+        f"share their random numbers, on {right} of {seeds} seeds (Wilson 95 %: {low:.0%} to {high:.0%} of seeds).",
         f"Population, whatever the tail and the fraction: {population}.",
-        "other's sample: the same count for the prediction made from the next seed's sample, the control.",
+        "other's sample: the same count for the predictions made from every other seed's sample, their mean, the "
+        "control.",
         "onset spread: standard deviation of ln(onset step) over the samples within a fraction; as drawn → rescaled.",
     ]
     return "\n".join(lines)
@@ -308,9 +319,23 @@ def tail_table(data: xr.Dataset, config: TailConfig) -> str:
 
 def _within(run: xr.Dataset, told: xr.Dataset) -> str:
     """How many onsets lie within the predicted step's error, of those that are seen and predicted."""
+    good, count = _within_count(run, told)
+    return f"{good}/{count}"
+
+
+def _within_others(run: xr.Dataset) -> str:
+    """The same of the predictions made from other seeds' samples, mean over all of them."""
+    shifts = range(1, run.sizes["seed"])
+    if not shifts:
+        return "-"
+    good, count = np.mean([_within_count(run, run.roll(seed=shift)) for shift in shifts], axis=0)
+    return f"{good:.1f}/{count:.0f}"
+
+
+def _within_count(run: xr.Dataset, told: xr.Dataset) -> tuple[int, int]:
     gap = np.abs(run["onset"].values - told["predicted_onset"].values)
     known = np.isfinite(gap)
-    return f"{int((gap <= told['error'].values)[known].sum())}/{int(known.sum())}"
+    return int((gap <= told["error"].values)[known].sum()), int(known.sum())
 
 
 def _middle(values: Floats) -> str:

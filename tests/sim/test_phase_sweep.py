@@ -63,10 +63,17 @@ def test_rows_are_spaced_evenly_in_logarithm_between_the_ends() -> None:
 def test_the_table_tells_a_wrong_boundary() -> None:
     config = PhaseConfig(betas=(3.0,), lowest=0.6, highest=1.4, lrs=4, seeds=(0, 1), d1=10, steps=2000)
     data = config.combine([unit.run(CPU) for unit in config.units()])
-    assert phase_table(data, 20.0).splitlines()[3].split()[-3:] == ["4/4", "4/4", "-"]
-    # Against the boundary of half the sharpness every run "below" it is on the wrong side, and the count says so.
+    assert phase_table(data, 20.0).splitlines()[3].split()[-3:] == ["4/4", "4+0/4", "-"]
+    # Against the boundary of half the sharpness every run "below" it is on the wrong side, and the count says so;
+    # against that of twice the sharpness every run "above".
     wrong = data.assign_coords(relative=data["relative"] / 2)
     assert phase_table(wrong, 20.0).splitlines()[3].split()[-3] == "4/8"
+    wrong = data.assign_coords(relative=data["relative"] * 2)
+    assert phase_table(wrong, 20.0).splitlines()[3].split()[-2] == "4+0/8"
+    # 0.6 to 1.4: the control's boundary, 1.5 times as far or as near, calls all runs below or above.
+    told = phase_table(data, 20.0)
+    assert "converges: 4 of 4 (control, a boundary 1.5 times as far: 4 of 8)" in told
+    assert "diverges: 4 of 4 (control, one 1.5 times as near: 4 of 6)" in told
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,8 @@ def test_the_table_tells_a_wrong_boundary() -> None:
         ({"betas": (1.0, 1.0)}, "--betas has 1.0 twice"),
         ({"betas": (0.0,)}, "--betas is 0"),
         ({"seeds": (1, 1)}, "--seeds has 1 twice"),
+        ({"seeds": (-1,)}, "--seeds is -1"),
+        ({"seeds": (2**63,)}, "--seeds is 9223372036854775808"),
         ({"steps": 0}, "--steps is 0"),
         ({"rows": 1}, "--rows is 1"),
         ({"rows": 9, "betas": (1.0,)}, "--rows is 9"),

@@ -12,6 +12,7 @@ import xarray as xr
 from sim.heavy_tails import SizeLaw
 from sim.opposing_data import OpposingLaw, draw_examples
 from sim.sweeps import TailConfig
+from sim.sweeps.tail import tail_table
 from theory import InputError
 from theory.finite_sample import SampleMoments, sample_descent
 from theory.onset import sample_onset
@@ -78,6 +79,31 @@ def test_a_heavy_tail_calms_the_sample_and_only_through_its_second_moment(data: 
     assert float(heavy["rescaled_amplitude"].median()) == pytest.approx(
         float(light["rescaled_amplitude"].median()), rel=0.25
     )
+
+
+def test_the_table_counts_seeds_and_has_no_control_of_one_seed_alone(data: xr.Dataset) -> None:
+    agree = data["predicted_onset"].notnull() == data["onset"].notnull()
+    seeds = int(agree.all(("tail_index", "fraction")).sum())
+    told = tail_table(data, CONFIG)
+    assert f"{int(agree.sum())} of 36 runs" in told
+    assert f"on {seeds} of 6 seeds" in told
+    one = data.isel(seed=[0])
+    control = [line.split("]")[1].split()[4] for line in tail_table(one, CONFIG).splitlines()[3:6]]
+    assert control == ["-", "-", "-"]
+    # The control is the mean over all other seeds' samples, not one shift of them.
+    row = data.sel(tail_index=12.0)
+    gaps = [
+        np.abs(row["onset"] - row["predicted_onset"].roll(seed=k)) <= row["error"].roll(seed=k) for k in range(1, 6)
+    ]
+    assert f"{np.mean([int(gap.sum()) for gap in gaps]):.1f}/" in told.splitlines()[5]
+
+
+def test_a_sample_without_outliers_is_refused_in_one_line() -> None:
+    unit = TailConfig(tail_indices=(3.0,), fractions=(1e-6,), seeds=(0,), examples=100).units()[0]
+    with pytest.raises(
+        InputError, match="--examples is 100 and --fractions 1e-06: the sample of seed 0 has no outliers"
+    ):
+        unit.run(CPU)
 
 
 def test_changes_of_loss_have_half_the_sizes_tail_index(data: xr.Dataset) -> None:

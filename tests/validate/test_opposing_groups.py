@@ -14,6 +14,7 @@ from validate.claims.base import Bound, mean_interval
 from validate.claims.c03_period_two import alternation
 from validate.claims.c04_opposite_phase import phase_correlation, swing
 from validate.opposing_groups import (
+    GROUP_SIZE,
     group_gap,
     overlap,
     random_pair_like,
@@ -61,6 +62,14 @@ def test_without_a_planted_pair_nothing_opposes() -> None:
     # Chosen on one half and judged on the other, noise does not pass for opposition.
     assert abs(phase_correlation(second, pair)) < 0.4
     assert phase_correlation(first, pair) < -0.4
+
+
+@pytest.mark.parametrize("examples", [2, 3, 30, 39, 41])
+def test_no_example_is_in_both_groups_of_a_pair(examples: int) -> None:
+    losses = np.random.default_rng(examples).normal(size=(30, examples))
+    for pair in (singular_pairs(losses, count=1)[0], top_change_pair(losses)[1]):
+        assert not np.intersect1d(pair.positive, pair.negative).size
+        assert len(pair.positive) == len(pair.negative) == min(GROUP_SIZE, examples // 2)
 
 
 def test_random_groups_keep_size_and_labels() -> None:

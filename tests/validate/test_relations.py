@@ -179,6 +179,10 @@ def test_the_command_prints_the_verdict_and_fails_with_it(
     assert "verdict: fails" in printed
     assert relation_command(RelationConfig((name,), draws=1)) == 1
     assert f"python -m validate relation {name} --kind mlp" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--draws is 1: give it with --kind and --seed alone"):
+        relation_command(RelationConfig((name,), draws=1, config=Configuration(width=32)))
+    with pytest.raises(InputError, match="--draws is 1"):
+        relation_command(RelationConfig((name,), draws=1, control=True))
     assert relation_command(RelationConfig(list=True)) == 0
     listed = capsys.readouterr().out
     assert all(relation.statement in listed and relation.control in listed for relation in RELATIONS.values())
@@ -191,6 +195,9 @@ def test_the_command_prints_the_verdict_and_fails_with_it(
         ({"kind": "vgg11", "depth": 2}, "leave it out"),
         ({"depth": 0}, "--depth is 0"),
         ({"images": 2001}, "--images is 2001"),
+        ({"images": 2}, "--images is 2: give 3"),
+        ({"width": 10**8}, "--width is 100000000: give 1 to 1024"),
+        ({"seed": 2**63}, "--seed is 9223372036854775808"),
         ({"subset": -1}, "--subset is -1"),
         ({"multiple": float("nan")}, "--multiple is nan"),
         ({"activation": "sine"}, "--activation is sine"),

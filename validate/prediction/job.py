@@ -14,11 +14,10 @@ from sim import choose_device
 from sim.device import describe_device
 from sim.distributed import is_first
 from sim.runs import list_runs, read_run, require_writable
-from theory.command_line import InputError
+from theory.command_line import InputError, require_seeds
 from validate.cifar10 import load_embedded
 from validate.edge_study import edge_name
 from validate.evidence import Store, open_store
-from validate.main_job import require_seeds
 from validate.plan import gradient_of_missing, make_plan, table
 from validate.prediction.layers import LayerScore, LayerSeries, read_layers, score_layers
 from validate.prediction.map_at import last_before_onset

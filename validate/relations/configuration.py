@@ -10,7 +10,7 @@ from typing import Literal
 
 from sim import Architecture
 from sim.networks import ACTIVATIONS
-from theory.command_line import InputError, require_positive
+from theory.command_line import InputError, require_positive, require_seed
 from validate.cifar10 import CLASSES, EMBEDDED_PER_CLASS
 
 Kind = Literal["mlp", "vgg11", "resnet18", "vit"]
@@ -34,6 +34,9 @@ IMAGES: Mapping[Kind, tuple[int, ...]] = {
     "vit": (12, 20),
 }
 """Sizes that examples are drawn from, the smallest first; none takes more than seconds."""
+
+WIDEST = 1024
+"""Relations are examined in float64, with whole Hessians' products: wider networks are for `validate claims`."""
 
 _FULL_WIDTH = {"vgg11": 64, "resnet18": 64, "vit": 384}
 _IMAGES = EMBEDDED_PER_CLASS * len(CLASSES)
@@ -66,19 +69,18 @@ class Configuration:
             raise InputError(f"--kind is {self.kind}: give one of {', '.join(KINDS)}")
         if self.activation not in ACTIVATIONS:
             raise InputError(f"--activation is {self.activation}: give one of {', '.join(ACTIVATIONS)}")
-        if self.width < 1 or (self.kind == "vit" and self.width % 8):
-            wanted = "a multiple of 8 for the vit" if self.kind == "vit" else "at least 1"
+        if not 1 <= self.width <= WIDEST or (self.kind == "vit" and self.width % 8):
+            wanted = f"1 to {WIDEST}" + (", a multiple of 8 for the vit" if self.kind == "vit" else "")
             raise InputError(f"--width is {self.width}: give {wanted}")
         if self.depth is not None and (self.depth < 1 or DEPTHS[self.kind] == (None,)):
             wanted = (
                 f"that of {self.kind} is fixed, leave it out" if DEPTHS[self.kind] == (None,) else "give at least 1"
             )
             raise InputError(f"--depth is {self.depth}: {wanted}")
-        if not 2 <= self.images <= _IMAGES:
-            raise InputError(f"--images is {self.images}: give 2 to {_IMAGES}, the embedded images")
+        if not 3 <= self.images <= _IMAGES:  # two chunks of different sizes
+            raise InputError(f"--images is {self.images}: give 3 to {_IMAGES}, the embedded images")
         for name in ("seed", "subset"):
-            if getattr(self, name) < 0:
-                raise InputError(f"--{name} is {getattr(self, name)}: give 0 or more")
+            require_seed(f"--{name}", getattr(self, name))
         require_positive("--multiple", self.multiple)
 
     @property
