@@ -111,9 +111,10 @@ def _edge(model: Model, flow: State, lr: float, crossing: int | None) -> tuple[A
     c = np.sqrt(2 / (lr * model.alpha[0]))
     count = flow.c.size - crossing
     # β − c*b_t = (1 − ηc*²Σ)^t (β − c*b_0)
-    decay = (1 - lr * c**2 * model.covariance) ** np.arange(count)[:, None]
-    b = (model.beta - decay * (model.beta - c * flow.b[crossing])) / c
-    d = drive(model, State(np.full(count, c), b, np.zeros((count, model.alpha.size))))
+    with np.errstate(over="ignore", invalid="ignore"):  # where an ordinary feature crosses 2/η, not the pair's
+        decay = (1 - lr * c**2 * model.covariance) ** np.arange(count)[:, None]
+        b = (model.beta - decay * (model.beta - c * flow.b[crossing])) / c
+        d = drive(model, State(np.full(count, c), b, np.zeros((count, model.alpha.size))))
     positive = np.where(d > 0, d, np.nan)
     amplitude[crossing:] = positive / (model.alpha[0] * c)
     # −Δ² ln D/(2g), g = 4ηD/c*

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from theory.command_line import require_positive
+from theory.command_line import InputError, require_positive
 from theory.curvature import sharpness
 from theory.curves import Curves, predicted_curves
 from theory.finite_sample import SampleMoments
@@ -16,7 +16,6 @@ from theory.minima import descent_limit, smallest_minimum_sharpness
 from theory.model import Model, State
 from theory.onset import Onset, population_onset, sample_onset
 from theory.quantities import (
-    OUTSIDE,
     Quantity,
     Regime,
     edge_quantities,
@@ -25,6 +24,9 @@ from theory.quantities import (
     regime_of,
     sharpness_quantities,
 )
+
+MOST_NUMBERS = 10**8
+"""Weights of a run's steps that the curves hold at once, 800 MB; some four times as much is in use."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,15 @@ def predict(
     """Predicts a run of descent from closed forms, the flow, and recursions of a few scalars.
 
     Args:
-        model: the model; the edge is that of its first opposing pair.
-        start: weights at step 0, with c > 0.
+        model: the model, with at least one opposing pair; the edge is that of the pair whose onset comes first.
+        start: weights at step 0, with c ≥ 0; −(c, b, s) is the same network.
         lr: step size η.
         steps: horizon of the curves and of the onsets.
         fraction: p, the fraction of outliers, for the group losses.
         sample: second moments of a finite sample, to predict its onset too.
 
     Raises:
-        InputError: lr, steps or fraction is out of its range.
+        InputError: lr, steps, fraction or c(0) is out of its range, or the model has no opposing pair.
 
     >>> model = Model([20.0], [3.0], [1.0])
     >>> p = predict(model, State(1.0, [0.1], [0.9]), lr=0.04, steps=300)
@@ -99,21 +101,40 @@ def predict(
     """
     require_positive("lr", lr)
     require_positive("steps", steps)
-    curves = predicted_curves(model, start, lr, steps, fraction)
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction is {fraction}: give a number above 0 and at most 1")
+    if not model.alpha.size:
+        raise InputError("alpha is empty: give the second moment of at least one opposing pair, 0 for none")
+    if not float(start.c) >= 0:
+        raise InputError(f"c is {float(start.c)}: give 0 or more; −(c, b, s) is the same network")
+    if (steps + 1) * (start.c.size + model.curvatures.size) > MOST_NUMBERS:
+        most = MOST_NUMBERS // (start.c.size + model.curvatures.size)
+        raise InputError(f"steps is {steps} with {model.curvatures.size} features: give at most {most}")
+    onsets = population_onset(model, start, lr, max_steps=steps)
+    first = min(range(len(onsets)), key=lambda j: (onsets[j].step is None, onsets[j].step or 0, -model.alpha[j]))
+    leading_model, leading_start = _with_pair_first(model, start, first)
+    curves = predicted_curves(leading_model, leading_start, lr, steps, fraction)
     limit = flow_limit(model, start)
     flow_end = float(sharpness(model, limit))
     flattest = smallest_minimum_sharpness(model) if model.beta.any() else 0.0
     regime = regime_of(2 / lr, flow_end, flattest)
-    onsets = population_onset(model, start, lr, max_steps=steps)
     on_sample = None if sample is None else sample_onset(sample, start, lr, max_steps=steps)
     final = descent_limit(model, start, lr) if regime is Regime.CONVERGES and model.beta.any() else None
     quantities = {
         **sharpness_quantities(model, start, lr, curves),
         **final_quantities(model, start, limit, lr, regime, final),
-        **onset_quantities(onsets, on_sample, steps),
-        **edge_quantities(model, start, limit, lr, curves, onsets[0]),
+        **onset_quantities(onsets[first], on_sample, steps, None if sample is None else sample.imbalance(model.beta)),
+        **edge_quantities(
+            leading_model, leading_start, flow_limit(leading_model, leading_start), lr, curves, onsets[first], regime
+        ),
     }
     return Predictions(lr, regime, quantities, onsets, on_sample, final, curves)
+
+
+def _with_pair_first(model: Model, start: State, pair: int) -> tuple[Model, State]:
+    """The same model and state with one opposing pair before the others."""
+    order = [pair, *(j for j in range(model.alpha.size) if j != pair)]
+    return Model(model.alpha[order], model.beta, model.covariance), State(start.c, start.b, start.s[..., order])
 
 
 def table(predictions: Predictions) -> str:
@@ -122,17 +143,18 @@ def table(predictions: Predictions) -> str:
         (
             q.symbol,
             q.meaning,
-            _number(q.value),
+            q.absent if q.value is None else f"{q.value:.6g}",
             "" if q.error is None else f"± {q.error:.2g}",
-            f"({q.statement})" + (" *" if OUTSIDE in q.domain else ""),
+            f"({q.statement})" + (" *" if q.outside else ""),
         )
         for q in predictions.quantities.values()
     ]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
-    lines = [f"  regime: {predictions.regime} (T8)"]
+    star = " *" if predictions.quantities["sharpness_final"].outside else ""
+    lines = [f"  regime: {predictions.regime} (T8){star}"]
     for a, b, c, d, e in cells:
         lines.append(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:<{widths[3]}}  {e}")
-    outside = [q for q in predictions.quantities.values() if OUTSIDE in q.domain]
+    outside = [q for q in predictions.quantities.values() if q.outside]
     if outside:
         lines.append("  * outside the prediction's domain here:")
         lines += [f"    {q.symbol}: {q.domain}" for q in outside]
@@ -142,10 +164,6 @@ def table(predictions: Predictions) -> str:
 def domains(predictions: Predictions) -> str:
     """Where each prediction holds, a line each."""
     return "\n".join(f"  {q.symbol}: {q.domain}" for q in predictions.quantities.values())
-
-
-def _number(value: float | None) -> str:
-    return "never" if value is None else f"{value:.6g}"
 
 
 def _without_nan(value: Any) -> Any:

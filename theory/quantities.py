@@ -11,7 +11,7 @@ import numpy as np
 from theory.curvature import layer_sharpness, sharpness
 from theory.curves import Curves
 from theory.descent import gradient_descent
-from theory.edge import edge_units
+from theory.edge import SLOWNESS, edge_units
 from theory.model import Model, State
 from theory.onset import Onset
 from theory.oscillation import growth_factor
@@ -21,10 +21,18 @@ EDGE_SPREAD = 0.13
 """Descent that cannot reach the flow's limit ended at 0.87 to 0.998 of 2/η in the runs behind T8."""
 
 
+NEARLY_ALL = 0.95
+"""Least αc² over the sharpness at the crossing of 2/η at which the crossing is the opposing pair's."""
+
+
 SPIKE_ERROR = 0.35
 SPIKE_EXCESS = (0.05, 1.1)
 SPIKE_LEAST_START = 1e-5
 """Relative error of the first spike's height seen in nine of ten random runs, and where."""
+
+
+LARGEST_IMBALANCE = 0.6
+"""|δ| up to which the onset on samples was seen within its error; at 0.9 it came at half of the predicted step."""
 
 
 OUTSIDE = "OUTSIDE"
@@ -35,9 +43,9 @@ class Regime(StrEnum):
     """What becomes of descent (T8)."""
 
     CONVERGES = "converges"
-    """2/η lies above the flow's final sharpness: descent follows the flow to its end."""
+    """2/η lies above the flow's final sharpness: descent follows the flow to its end, from a start below 2/η too."""
     EDGE = "edge of stability"
-    """The flow ends above 2/η but flatter minima exist: descent oscillates and ends in one of them."""
+    """The flow ends above 2/η but flatter minima exist: descent oscillates, and ends in one of them or diverges."""
     UNSTABLE = "no stable minimum"
     """2/η lies below the flattest minimum: descent oscillates for ever or diverges."""
 
@@ -50,9 +58,10 @@ class Quantity:
         symbol: as the statements write it.
         meaning: in words.
         value: the number; None where there is none, such as the step of a crossing that never comes.
-        error: absolute error to expect of a run of descent in the domain; None where no estimate is known.
+        error: absolute error to expect of a run of descent in the domain; None where no estimate is known, or no value.
         domain: where the prediction holds, in words, and whether this case lies in it.
         statement: the statement it comes from.
+        absent: what is printed where there is no value.
     """
 
     symbol: str
@@ -61,6 +70,19 @@ class Quantity:
     error: float | None
     domain: str
     statement: str
+    absent: str = "none"
+
+    def __post_init__(self) -> None:
+        finite = self.value is not None and bool(np.isfinite(self.value))
+        if not finite:
+            object.__setattr__(self, "value", None)
+        if not finite or self.error is None or not np.isfinite(self.error):
+            object.__setattr__(self, "error", None)
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is predicted outside its domain."""
+        return OUTSIDE in self.domain
 
 
 def regime_of(threshold: float, flow_end: float, flattest: float) -> Regime:
@@ -70,11 +92,17 @@ def regime_of(threshold: float, flow_end: float, flattest: float) -> Regime:
     return Regime.EDGE if threshold > flattest else Regime.UNSTABLE
 
 
+def not_within(steps: int) -> str:
+    """What is printed for a step that does not come within the horizon; later it may."""
+    return f"not in {steps}"
+
+
 def sharpness_quantities(model: Model, start: State, lr: float, curves: Curves) -> dict[str, Quantity]:
     """Threshold, start, lowest and crossing. Descent leaves the flow in proportion to η: twice the gap at η/2."""
     horizon = len(curves.step) - 1
-    half = layer_sharpness(model, gradient_descent(model, start, lr / 2, 2 * horizon).state).whole
-    lowest, crossing = float(curves.sharpness.min()), curves.crossing_step
+    with np.errstate(over="ignore", invalid="ignore"):  # the end of one that diverges
+        half = layer_sharpness(model, gradient_descent(model, start, lr / 2, 2 * horizon).state).whole
+    lowest, crossing, late = float(curves.sharpness.min()), curves.crossing_step, not_within(horizon)
     at_start = layer_sharpness(model, start)
     initial = lr * float(at_start.whole)
     gentle = f"ηλ(0) < 1, here {initial:.2g}" + ("" if initial < 1 else f": {OUTSIDE}, descent leaves the flow at once")
@@ -93,8 +121,8 @@ def sharpness_quantities(model: Model, start: State, lr: float, curves: Curves) 
             "min λ",
             "lowest sharpness",
             lowest,
-            2 * abs(float(half.min()) - lowest),
-            f"the flow's; error: twice its distance from descent at η/2; {gentle}",
+            3 * abs(float(half.min()) - lowest),
+            f"the flow's, within {horizon} steps; error: three times its distance from descent at η/2; {gentle}",
             "T4",
         ),
         "turning_time": Quantity(
@@ -102,16 +130,19 @@ def sharpness_quantities(model: Model, start: State, lr: float, curves: Curves) 
             "flow time at which c turns from falling to rising",
             curves.turning_time,
             0.0,
-            "the flow's first turn; with general Σ there may be others",
+            f"the flow's first turn, within {horizon} steps; with general Σ there may be others",
             "T5",
+            late,
         ),
         "crossing_step": Quantity(
             "t(2/η)",
             "step at which the sharpness reaches 2/η",
             crossing,
             None,
-            f"the flow's, after t₁; error: twice its distance from descent at η/2, and a step; {gentle}",
+            f"the flow's, after t₁, within {horizon} steps; error: twice its distance from descent at η/2, and a step; "
+            f"{gentle}",
             "T8",
+            late,
         ),
     }
     if crossing is not None:
@@ -125,6 +156,7 @@ def final_quantities(
     model: Model, start: State, limit: State, lr: float, regime: Regime, final: State | None
 ) -> dict[str, Quantity]:
     """Sharpness at the end, of the flow and of descent."""
+    block, whole = lr * float(model.alpha.max()) * float(start.c) ** 2, lr * float(sharpness(model, start))
     of_flow = layer_sharpness(model, limit)
     value, error, where = None, None, "2/η lies below the flattest minimum: descent does not settle"
     if regime is Regime.EDGE:
@@ -132,11 +164,14 @@ def final_quantities(
         where = "the middle of what was seen, 0.87 to 1 times 2/η; proved: at most 2/η, where descent settles"
         if not start.s.any():
             where = f"s(0) ≠ 0, here 0: {OUTSIDE}, nothing oscillates and descent may settle above 2/η"
+        elif block >= 2:
+            where += f"; ηαc(0)² < 2, here {block:.2g}: {OUTSIDE}, s grows from the first step on and most runs diverge"
     elif regime is Regime.CONVERGES:
         end = limit if final is None else final
         value = float(sharpness(model, end))
         error = abs(value - float(of_flow.whole))
-        where = "descent converges; first order in η, error: its distance from the flow's end"
+        where = "descent converges; first order in η, error: its distance from the flow's end; ηλ(0) < 2, here "
+        where += f"{whole:.2g}" + ("" if whole < 2 else f": {OUTSIDE}, descent bounces at once, and may diverge")
     return {
         "flow_sharpness_final": Quantity(
             "λ(∞)", "final sharpness of the flow", float(of_flow.whole), 0.0, "the flow; any Σ", "T6"
@@ -151,9 +186,10 @@ def final_quantities(
     }
 
 
-def onset_quantities(onsets: tuple[Onset, ...], on_sample: Onset | None, steps: int) -> dict[str, Quantity]:
-    """Step at which the oscillation has stopped c's rise: population (exact), and the sample given."""
-    first = min((o for o in onsets if o.step is not None), key=lambda o: o.step or 0, default=onsets[0])
+def onset_quantities(
+    first: Onset, on_sample: Onset | None, steps: int, imbalance: float | None = None
+) -> dict[str, Quantity]:
+    """Step at which the oscillation has stopped c's rise: population (exact), and the sample given with its δ."""
     quantities = {
         "onset_step": Quantity(
             "t(onset)",
@@ -162,24 +198,30 @@ def onset_quantities(onsets: tuple[Onset, ...], on_sample: Onset | None, steps: 
             None if first.step is None else first.error,
             f"exact in log space, however small s becomes; within {steps} steps",
             "T7, T12",
+            not_within(steps),
         )
     }
     if on_sample is not None:
+        assert imbalance is not None
+        unequal = abs(imbalance) > LARGEST_IMBALANCE
         quantities["onset_step_sample"] = Quantity(
             "t(onset), n",
             "the same on the finite sample",
             on_sample.step,
             None if on_sample.step is None else on_sample.error,
-            f"groups of nearly equal size; nine in ten runs within the error; grew from: {on_sample.seed}",
+            f"groups of nearly equal size, |δ| ≤ {LARGEST_IMBALANCE}, here {abs(imbalance):.2g}"
+            + (f": {OUTSIDE}" if unequal else "")
+            + f"; nine in ten runs within the error; grew from: {on_sample.seed}",
             "T11",
+            not_within(steps),
         )
     return quantities
 
 
 def edge_quantities(
-    model: Model, start: State, limit: State, lr: float, curves: Curves, onset: Onset
+    model: Model, start: State, limit: State, lr: float, curves: Curves, onset: Onset, regime: Regime
 ) -> dict[str, Quantity]:
-    """Growth of the opposing weight, amplitude at the edge, and the first spike."""
+    """Growth of the opposing weight, amplitude at the edge, and the first spike, of the model's first pair."""
     growth = Quantity(
         "|1 − ηαc²|",
         "growth of the opposing weight a step, at the flow's end",
@@ -188,20 +230,36 @@ def edge_quantities(
         "exact for the c it is taken at",
         "T7",
     )
-    amplitude = curves.at_crossing(curves.edge_amplitude)
     return {
         "growth": growth,
-        "amplitude": Quantity(
-            "s² = D/(αc)",
-            "amplitude at the edge of stability, where it is reached",
-            amplitude,
-            None if amplitude is None else abs(amplitude * (curves.at_crossing(curves.edge_correction) or 0.0)),
-            "slow drive and settled (|Δ² ln D| < 0.006 g); before that it is what spikes swing about"
-            + ("" if start.s.any() else f"; s(0) ≠ 0, here 0: {OUTSIDE}, s stays 0"),
-            "T9",
-        ),
+        "amplitude": _amplitude_quantity(model, start, curves, onset, regime),
         "spike_height": _spike_quantity(model, start, lr, onset),
     }
+
+
+def _amplitude_quantity(model: Model, start: State, curves: Curves, onset: Onset, regime: Regime) -> Quantity:
+    """s² = D/(αc) with c at threshold and b as where the flow's sharpness crosses 2/η."""
+    symbol, meaning = "s² = D/(αc)", "amplitude at the edge, with D as at the crossing"
+    amplitude, correction = (curves.at_crossing(of) for of in (curves.edge_amplitude, curves.edge_correction))
+    if curves.crossing_step is None or amplitude is None:
+        return Quantity(symbol, meaning, None, None, "no crossing of 2/η within the horizon", "T9")
+    share = float(model.alpha[0]) * curves.flow_c[curves.crossing_step] ** 2 / curves.sharpness[curves.crossing_step]
+    if not np.isfinite(amplitude) or share < NEARLY_ALL:
+        return Quantity(symbol, meaning, None, None, "another feature crosses 2/η, or no positive drive there", "T9")
+    # |Δ² ln D|/g is twice the first correction.
+    slow = 2 * abs(correction) if correction is not None and np.isfinite(correction) else np.inf
+    reasons = {
+        f"|Δ² ln D| < {SLOWNESS} g, here {slow:.2g} g": slow < SLOWNESS,
+        "s(0) ≠ 0": bool(start.s.any()),
+        "descent settles": regime is not Regime.UNSTABLE,
+        "an onset within the horizon": onset.step is not None,
+    }
+    unmet = [words for words, met in reasons.items() if not met]
+    where = "; ".join(reasons)
+    if unmet:
+        where = f"not met: {'; '.join(unmet)}: {OUTSIDE}, D may have fallen far by the onset"
+    error = None if unmet else abs(amplitude) * slow / 2
+    return Quantity(symbol, meaning, amplitude, error, f"slow drive and settled: {where}", "T9")
 
 
 def _spike_quantity(model: Model, start: State, lr: float, onset: Onset) -> Quantity:
@@ -211,8 +269,9 @@ def _spike_quantity(model: Model, start: State, lr: float, onset: Onset) -> Quan
         return Quantity(symbol, meaning, None, None, "no onset within the horizon", "T10, T16")
     state = gradient_descent(model, start, lr, max(onset.step, 1)).state.at(-1)
     units = edge_units(model, state, lr)
-    if not (units.drive > 0 and units.height > 0):
-        return Quantity(symbol, meaning, None, None, "no positive drive, or s below float64's range", "T10, T16")
+    if not (units.drive > 0 and units.height > 0 and units.excess > -1):
+        where = "no positive drive, c far below threshold again, or s below float64's range at the onset"
+        return Quantity(symbol, meaning, None, None, where, "T10, T16")
     spike = spike_height(units.drive, units.height, units.excess, units.damping)
     height = float(spike.height) / (4 * lr * float(model.alpha[0]))
     inside = SPIKE_EXCESS[0] < units.excess <= SPIKE_EXCESS[1] and units.height > SPIKE_LEAST_START * units.drive

@@ -97,6 +97,9 @@ def biased_amplitude(model: Model, state: State, imbalance: float) -> Array:
 def groups_trade_places(model: Model, state: State, imbalance: float) -> Array:
     """Whether cs changes sign each step at the edge, so that the groups' losses swap: a (c + δ²/c³) > |δ|.
 
+    To leading order in a: the mean of cs on the cycle is δ − (aδ/c²) a (1 + δ²/c⁴), which is left out; swaps begin at
+    0.96 to 1 of the a that is told for |δ| up to 0.7.
+
     For small δ that is cD/α > δ²; in a sample, where δ ~ 1/√(np), it takes more than about α/(cD) outliers.
 
     Returns:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy.optimize import fsolve
 from strategies import finite
 
 import theory
@@ -241,15 +242,37 @@ def test_amplitude_and_edge_of_unequal_groups_in_a_run(imbalance: float, c_edge:
     assert not groups_trade_places(model, state, imbalance)
 
 
-@pytest.mark.parametrize("imbalance", [0.0, 0.004, 0.02, 0.03, 0.1])
+def _two_cycle(alpha: float, imbalance: float, c: float, a: float) -> tuple[np.ndarray, float]:
+    """States (s, c, s, c) of the two-cycle of descent on (s, c) with s = … ± a near the edge of c, and its drive D."""
+    lr = 2 / (alpha * (c**2 + imbalance**2 / c**2))
+
+    def step(s: float, c: float, drive: float) -> tuple[float, float]:
+        pull = alpha * (c * s - imbalance)
+        return s - lr * pull * c, c + lr * (drive - pull * s)
+
+    def defect(x: np.ndarray) -> list[float]:
+        s1, c1, s2, c2, drive = x
+        there, back = step(s1, c1, drive), step(s2, c2, drive)
+        return [there[0] - s2, there[1] - c2, back[0] - s1, back[1] - c1, (s1 - s2) / 2 - a]
+
+    guess = [imbalance / c + a, c + a * imbalance / c**2, imbalance / c - a, c - a * imbalance / c**2]
+    found, _, solved, _ = fsolve(defect, [*guess, alpha * c * a**2], full_output=True, xtol=1e-13)
+    assert solved == 1
+    return found[:4], float(found[4])
+
+
+@pytest.mark.parametrize("imbalance", [0.02, 0.2, 0.5, 0.7])
 def test_groups_trade_places_while_the_amplitude_outweighs_the_imbalance(imbalance: float) -> None:
-    """On a two-cycle of the fixed-drive map, made from the formula, cs changes sign exactly when predicted."""
-    alpha, c, push = 100.0, 1.2, 0.05
-    model, state = Model([alpha], [push + c], [1.0]), State(c, [1.0], [0.0])
-    a = float(np.sqrt(biased_amplitude(model, state, imbalance)))
-    high = (c + a * imbalance / c**2) * (imbalance / c + a)
-    low = (c - a * imbalance / c**2) * (imbalance / c - a)
-    assert bool(groups_trade_places(model, state, imbalance)) == (high * low < 0)
+    """On the two-cycles of descent with the drive held, solved for, cs changes sign where it is predicted to."""
+    alpha, c = 100.0, 1.1
+    least = imbalance / (c + imbalance**2 / c**3)
+    for factor in (0.6, 0.92, 1.03, 1.5):
+        (s1, c1, s2, c2), push = _two_cycle(alpha, imbalance, c, factor * least)
+        mean = (c1 + c2) / 2
+        model, state = Model([alpha], [push + mean], [1.0]), State(mean, [1.0], [0.0])
+        assert float(theory.drive(model, state)) == pytest.approx(push)
+        assert bool(groups_trade_places(model, state, imbalance)) == (c1 * s1 * c2 * s2 < 0), factor
+    assert not groups_trade_places(Model([alpha], [2.0], [1.0]), State(c, [1.9 / c], [0.0]), 0.9)
 
 
 def test_degenerate_imbalances() -> None:

@@ -275,8 +275,8 @@ STATEMENT = Statement(
         "η < 2/(final sharpness of the flow), else it ends just under 2/η. Wrong or loose: the limit differs from the "
         "flow's by O(η) at every η; 2/η < S_min leaves no stable end at all; and “just under” is not a theorem: runs "
         "ended at 0.87 to 0.997 of 2/η, the further below the faster c is driven. 2/η above the sharpness of the "
-        "flow's limit does not ensure convergence, as the start needs ηαc(0)² < 2 too and the drive can be too fast at "
-        "the edge; 2/η above the sharpness of the start is not needed: α = 20, ‖β‖ = 1, 2/η = 22.2 converges from a "
-        "sharpness of about 59. Never test with η = 1/(αc(0)²)."
+        "flow's limit does not ensure convergence: from ηαc(0)² ≥ 2 on most starts diverge, and the drive can be too "
+        "fast at the edge; 2/η above the sharpness of the start is not needed: α = 20, ‖β‖ = 1, 2/η = 22.2 converges "
+        "from a sharpness of about 59. Never test with η = 1/(αc(0)²)."
     ),
 )

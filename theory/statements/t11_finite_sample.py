@@ -304,7 +304,8 @@ STATEMENT = Statement(
         "for outliers of equal size. s trails the floor by −Δs*/(ηαc²), next orders in the series Σ(−(1/x)Δ)^k s*. The "
         "oscillation grows from the larger of the residue |s_0 − s*_0|∏|1 − ηαc_t²| and what each step adds, "
         "V_{t+1} = (1 − ηαc²)²V_t + σ² (rounding, noise). Unequal groups: floor cs = δ, edge at c² + δ²/c² = 2/(ηα), "
-        "amplitude a² = D/(αc(1 − δ⁴/c⁸)); the groups trade places each step only if a(c + δ²/c³) > |δ|."
+        "amplitude a² = D/(αc(1 − δ⁴/c⁸)); the groups trade places each step, to leading order in a, if and only if "
+        "a(c + δ²/c³) > |δ|."
     ),
     status=Status.CORRECTED,
     source="derived here; delayed loss of stability is classical",
