@@ -116,8 +116,9 @@ def make_each_ahead(
     """
     if jobs == 1:
         return store
-    units = [_Unit(*of) for of in zip(configs, bases or [None] * len(configs), strict=True)]
-    _make_all(store, jobs, [unit for unit in units if store.force or not store.has(unit.config.name)])
+    pairs = zip(configs, bases or [None] * len(configs), strict=True)
+    units = {config.name: _Unit(config, base) for config, base in pairs if store.force or not store.has(config.name)}
+    _make_all(store, jobs, list(units.values()))
     return replace(store, force=False)
 
 
