@@ -16,11 +16,13 @@ WIDTH = 840
 
 HEAD = """# Figures
 
-Small copies of what `python -m paper_figs all --preset quick` draws, with the captions that it writes from its runs.
+Small copies of what `python -m paper_figs all --preset quick` draws, with the captions that it writes from its runs. A
+figure may be drawn from more runs than that preset makes, by `draw --preset standard`: its caption says from how many.
 This page is written by `python -m paper_figs guide`. `python -m paper_figs list` says which runs a figure draws from
 and whether they are there; `all --preset standard` and `--preset paper` draw the same from more seeds, larger sweeps
 and more steps. Theory is dark, measurement in colour, thresholds dashed. The paper's own learning rates, widths and
-step counts are not known to us: these are ours.
+step counts are not known to us: these are ours. What is judged, by which thresholds and on which seeds: claims.md and
+prediction.md.
 """
 
 

@@ -26,7 +26,7 @@ from validate.presets import TWO_LAYER_RUNS, preset_named
 from validate.report import print_verdicts, write_report
 from validate.report_content import NetworkPart, Report
 from validate.roles import Setting
-from validate.side_by_side import make_ahead, require_jobs
+from validate.side_by_side import jobs_for, make_ahead, require_jobs
 
 REPORT_FIGURES = ("F1", "F8", "F9")
 """Figures that the main job's report shows, in order."""
@@ -44,8 +44,9 @@ class MainJobConfig:
     """Seeds of the network's initial weights; the preset's when not given."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    jobs: int = 1
-    """Runs made at once, each in a process of its own with its share of the threads."""
+    jobs: int | None = None
+    """Runs made at once, each in a process of its own with its share of the threads; on a CPU as many as seeds or
+    threads, whichever are fewer, when not given."""
     runs: Path = Path("runs")
     """Folder of the run store; finished runs in it are read, not made again."""
     report: Path = Path("report")
@@ -63,8 +64,8 @@ def main_job(config: MainJobConfig) -> int:
         )
     kind = next(iter(preset.settings))
     setting = with_choices(preset.setting(kind), config.seeds, config.lr)
-    require_jobs(config.jobs)
     device = choose_device(config.device)
+    jobs = jobs_for(device, len(setting.seeds)) if config.jobs is None else require_jobs(config.jobs)
     images = load_embedded()
     store = open_store(config.runs, config.report, images, device, force=config.force)
     claims = [claim for claim in CLAIMS if claim.name in preset.claims]
@@ -79,7 +80,7 @@ def main_job(config: MainJobConfig) -> int:
     print(_distances(two_layer["default"][1]))
     print("\n3 real network: full-batch gradient descent on 2,000 CIFAR-10 images, with controls")
     plan = make_plan(setting, roles_needed(claims, kind), config.runs)
-    store, plans = make_ahead(store, config.jobs, {kind: setting}, {kind: plan})
+    store, plans = make_ahead(store, jobs, {kind: setting}, {kind: plan})
     evidence, network_runs = store.train(kind, setting, plans[kind])
     if not is_first():  # under torchrun, the first rank judges and reports
         return 0

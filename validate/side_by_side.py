@@ -57,8 +57,13 @@ class _Unit:
         return self.cost + sum(cost for _, cost in self.waiting)
 
 
-def require_jobs(jobs: int) -> None:
-    """Refuses a number of jobs that is not positive, and several under torchrun, whose ranks share the examples.
+def jobs_for(device: torch.device, most: int) -> int:
+    """As many jobs as there are threads on a CPU, up to a number; one on a GPU, and under torchrun."""
+    return max(1, min(most, torch.get_num_threads())) if device.type == "cpu" and rank_count() == 1 else 1
+
+
+def require_jobs(jobs: int) -> int:
+    """The number of jobs; not one that is not positive, nor several under torchrun, whose ranks share the examples.
 
     Raises:
         InputError: as said.
@@ -66,6 +71,7 @@ def require_jobs(jobs: int) -> None:
     require_positive("--jobs", jobs)
     if jobs > 1 and rank_count() > 1:
         raise InputError(f"--jobs is {jobs} under torchrun: give 1, or start the command without torchrun")
+    return jobs
 
 
 def make_ahead(

@@ -26,7 +26,7 @@ from validate.evidence import Store
 from validate.network_run import NetworkConfig
 from validate.plan import make_plan
 from validate.roles import Setting
-from validate.side_by_side import _units, make_ahead, make_each_ahead, make_step_sizes_ahead, require_jobs
+from validate.side_by_side import _units, jobs_for, make_ahead, make_each_ahead, make_step_sizes_ahead, require_jobs
 
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig(
@@ -165,4 +165,13 @@ def test_a_number_of_jobs_that_cannot_be_is_refused(
     monkeypatch.setattr("validate.side_by_side.rank_count", lambda: ranks)
     with pytest.raises(InputError, match=f"--jobs is {jobs}.*{words}"):
         require_jobs(jobs)
-    require_jobs(1)
+    assert require_jobs(1) == 1
+
+
+@pytest.mark.usefixtures("threads")
+def test_the_main_job_makes_a_run_for_each_seed_at_once_as_far_as_threads_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    assert [jobs_for(CPU, seeds) for seeds in (1, 2, 3)] == [1, 2, 2]
+    assert jobs_for(torch.device("cuda"), 3) == 1
+    monkeypatch.setattr("validate.side_by_side.rank_count", lambda: 2)
+    assert jobs_for(CPU, 3) == 1
