@@ -78,7 +78,7 @@ def caption(runs: Runs) -> str:
 
 
 def _in_words(name: str, title: str, runs: Sequence[PredictedRun]) -> str:
-    found = score(_quantity(name), runs, np.random.default_rng(0))
+    found = score(_quantity(name), runs)
     if found.runs < 2:
         return f"{title}: in fewer than two runs"
     permuted = f"{found.permuted_r2:.2f}".replace("-", "−") if np.isfinite(found.permuted_r2) else "undefined"

@@ -18,7 +18,7 @@ from validate.cifar10 import Images, load_embedded, load_full
 from validate.evidence import Store
 from validate.plan import PlannedRun, derive, make_plan
 from validate.prediction.job import ROLES as PREDICTION_ROLES
-from validate.prediction.networks import PREDICTION_NETWORKS, SEEDS
+from validate.prediction.networks import FRESH_SEEDS, PREDICTION_NETWORKS
 from validate.presets import PRESETS, TWO_LAYER_RUNS, two_layer_name
 from validate.roles import ROLES, Base, Setting
 from validate.windows import find_windows
@@ -51,7 +51,11 @@ SWEEPS: Mapping[str, tuple[tuple[Study, float], ...]] = {
 NETWORK_SEEDS: Mapping[str, tuple[int, ...]] = {"quick": (10,), "standard": (10, 11, 12), "paper": (10, 11, 12)}
 """By preset, the seeds of the networks' runs; the same of every role and kind of network."""
 
-PREDICTION_SEEDS: Mapping[str, tuple[int, ...]] = {"quick": SEEDS[:1], "standard": SEEDS, "paper": SEEDS}
+PREDICTION_SEEDS: Mapping[str, tuple[int, ...]] = {
+    "quick": FRESH_SEEDS[:1],
+    "standard": FRESH_SEEDS,
+    "paper": FRESH_SEEDS,
+}
 """By preset, the seeds of the networks whose oscillation is predicted."""
 
 _SECONDS_A_GRADIENT = {"mlp": 0.02, "vgg11": 0.04}

@@ -34,7 +34,6 @@ def trace_of_map(reduced: ReducedMap, x: float, excess: float, steps: int, lead:
         top_excess=reduced.lr * ys[measured],
         a=a,
         b=b,
-        bulk_excess=-1.5,
         bulk_x=np.full((steps + 1, 3), 1e-6),
         onset=int(visible[0]) if visible.size else None,
         onset_size=abs(float(xs[visible[0]])) if visible.size else math.nan,

@@ -14,7 +14,7 @@ from map_orbits import recorded, rising
 from paper_figs import f17_predictions
 from paper_figs.runs import Runs
 from paper_figs.sources import Sources
-from validate.prediction.networks import PREDICTION_NETWORKS, SEEDS
+from validate.prediction.networks import FRESH_SEEDS, PREDICTION_NETWORKS
 from validate.windows import find_windows
 
 
@@ -73,7 +73,7 @@ def test_the_store_s_names_are_those_of_the_predictions_command(tmp_path: object
     of = Sources(tmp_path, "standard").of("predictions.mlp_gelu")  # type: ignore[arg-type]
     assert of is not None
     names = [run.name for run in of if not run.derived]
-    settings = PREDICTION_NETWORKS["mlp_gelu"].settings(SEEDS)
-    assert names == [s.base(seed).name for s in settings.values() for seed in SEEDS]
+    settings = PREDICTION_NETWORKS["mlp_gelu"].settings(FRESH_SEEDS)
+    assert names == [s.base(seed).name for s in settings.values() for seed in FRESH_SEEDS]
     assert np.diff([run.derived for run in of]).all()  # base, study, base, study, …
     assert Sources(tmp_path, "quick").of("predictions.lenet") is None  # type: ignore[arg-type]

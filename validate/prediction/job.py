@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 from sim import choose_device
@@ -154,9 +153,8 @@ def score_network(
         if "block_sharpness" in base.data:
             layers.append((base.config["seed"], read_layers(base.data, windows.edge.stop)))
     predicted.sort(key=lambda run: (run.lr, run.seed))
-    rng = np.random.default_rng(0)
     quantities = QUANTITIES if valley is None else (*QUANTITIES, VALLEY)
-    scores = [score(quantity, predicted, rng) for quantity in quantities]
+    scores = [score(quantity, predicted) for quantity in quantities]
     return NetworkPredictions(network, predicted, without, scores, score_layers(layers))
 
 

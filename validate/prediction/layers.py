@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -25,6 +25,8 @@ Array = npt.NDArray[np.float64]
 
 ALPHAS, BETAS, KS = (5.0, 20.0, 60.0), (1.5, 3.0, 6.0), (1.0, 5.0, 20.0)
 """The family: strength of the opposing feature, norm of the target, and share of the start's weight on the feature."""
+LEAST_SEEDS = 5
+"""Seeds from which an interval over them can leave out one half: of 4 of 4 it begins at 0.47."""
 LEAST_BLOCKS = 4
 """Measurements of the blocks that a run needs to tell what falls and rises."""
 LEAST_SHARE = 0.8
@@ -33,15 +35,19 @@ LEAST_SHARE = 0.8
 
 @dataclass(frozen=True)
 class LayerSeries:
-    """First and last layer over training, from the start to the edge, each (n,); shares are (k,) at steps of their own.
+    """First and last layer over training, from the start to the edge.
 
     Attributes:
+        block_steps: (n,) steps, or times, of the blocks.
+        share_steps: (k,) of the shares.
         first_block: top eigenvalue of the first layer's diagonal block.
         last_block: the last layer's.
         first_share: squared norm of the top eigenvector's part in the first layer.
         last_share: in the last layer.
     """
 
+    block_steps: Array
+    share_steps: Array
     first_block: Array
     last_block: Array
     first_share: Array
@@ -49,11 +55,26 @@ class LayerSeries:
 
     def exchanged(self) -> LayerSeries:
         """The same with first and last layer exchanged."""
-        return LayerSeries(self.last_block, self.first_block, self.last_share, self.first_share)
+        return replace(
+            self,
+            first_block=self.last_block,
+            last_block=self.first_block,
+            first_share=self.last_share,
+            last_share=self.first_share,
+        )
 
     def later(self) -> LayerSeries:
-        """The same without the first tenth, in which networks leave their small initial weights."""
-        return LayerSeries(*(values[len(values) // 10 :] for values in vars(self).values()))
+        """The same without the first tenth of the steps, in which networks leave their small initial weights."""
+        begin = max(self.block_steps[-1], self.share_steps[-1]) / 10
+        blocks, shares = self.block_steps >= begin, self.share_steps >= begin
+        return LayerSeries(
+            self.block_steps[blocks],
+            self.share_steps[shares],
+            self.first_block[blocks],
+            self.last_block[blocks],
+            self.first_share[shares],
+            self.last_share[shares],
+        )
 
 
 def _falls_at_first(values: Array) -> bool:
@@ -111,6 +132,8 @@ class LayerScore:
         """Why the event is not predicted; empty where it is."""
         if self.predicted is None:
             return "theory's family is divided"
+        if self.seeds < LEAST_SEEDS:
+            return f"fewer than {LEAST_SEEDS} seeds"
         if not self.share >= LEAST_SHARE:
             return f"in less than {LEAST_SHARE:.0%} of the runs"
         if not self.interval[0] > 0.5:
@@ -120,9 +143,10 @@ class LayerScore:
 
 def read_layers(base: xr.Dataset, end: int) -> LayerSeries:
     """The series of a base run up to a step."""
-    blocks = base["block_sharpness"].values[base["block_measured"].values <= end]
-    shares = base["layer_share_iterate"].values[base["measured"].values <= end]
-    return LayerSeries(blocks[:, 0], blocks[:, -1], shares[:, 0], shares[:, -1])
+    block_steps, share_steps = (base[name].values[base[name].values <= end] for name in ("block_measured", "measured"))
+    blocks = base["block_sharpness"].values[: len(block_steps)]
+    shares = base["layer_share_iterate"].values[: len(share_steps)]
+    return LayerSeries(block_steps, share_steps, blocks[:, 0], blocks[:, -1], shares[:, 0], shares[:, -1])
 
 
 @cache
@@ -133,11 +157,10 @@ def theory_family() -> tuple[LayerSeries, ...]:
 
 def flow_layers(config: DescentConfig, points: int = 400) -> LayerSeries:
     """The series along the flow of a two-layer network."""
-    flow = gradient_flow(
-        config.model, config.initial_state, np.linspace(0, 8 / config.beta, points), rtol=1e-9, atol=1e-11
-    )
+    times = np.linspace(0, 8 / config.beta, points)
+    flow = gradient_flow(config.model, config.initial_state, times, rtol=1e-9, atol=1e-11)
     layers = layer_sharpness(config.model, flow.state)
-    return LayerSeries(layers.first, layers.last, layers.first_share, 1 - layers.first_share)
+    return LayerSeries(times, times, layers.first, layers.last, layers.first_share, 1 - layers.first_share)
 
 
 def score_layers(runs: Sequence[tuple[int, LayerSeries]]) -> list[LayerScore]:

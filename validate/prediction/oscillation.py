@@ -15,7 +15,7 @@ from validate.prediction.spikes import (
     rise_point,
     within_domain,
 )
-from validate.prediction.stretches import growth_points, variance_ahead_point, variance_points
+from validate.prediction.stretches import growth_points, persistence_points, variance_ahead_point, variance_points
 from validate.prediction.trace import Trace
 from validate.prediction.waits import growth_law_wait_point, wait_point
 
@@ -31,6 +31,7 @@ def predict_oscillation(trace: Trace) -> dict[str, list[Point]]:
         "growth": growth_points(trace),
         "variance": variance_points(trace),
         "variance past the spike": variance_points(trace, 0 if spike is None else spike.peak),
+        "variance, x² then": persistence_points(trace),
         "variance ahead": [variance_ahead_point(trace)],
         "spike": [height_point(peak_square(at_start), spike)],
         "spike from onset": [height_point(peak_square(at_onset), spike)],

@@ -60,13 +60,11 @@ QUANTITIES = (
         False,
         0.5,
         0.25,
-        "bulk eigenvalues in place of λ",
     ),
-    Quantity(
-        "growth", "x_{t+1}/x_t = 1−ηλ", "λ at a stretch's two ends", False, 0.5, 0.1, "bulk eigenvalues in place of λ"
-    ),
+    Quantity("growth", "x_{t+1}/x_t = 1−ηλ", "λ at a stretch's two ends", False, 0.5, 0.1),
     Quantity("variance", "x² = 2a/b", _STRETCH, True, 0.5, 0.3, _BULK),
     Quantity("variance past the spike", "the same, from the first spike's peak on", _STRETCH, True, 0.5, 0.3, _BULK),
+    Quantity("variance, x² then", "x² stays: no theory, for comparison", "x² as a stretch begins", True, 0.5, 0.3),
     Quantity("variance ahead", "x² = 2a/b", "a, b in 75 steps from the crossing on", True, 0.5, 0.3),
     Quantity("spike", "x² at the peak of the map's first spike", _START, True, 0.5, 0.5),
     Quantity("spike from onset", "the same", _ONSET, True, 0.5, 0.5),

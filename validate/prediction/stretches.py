@@ -59,13 +59,8 @@ def stretches_of(trace: Trace) -> list[Stretch]:
 
 
 def growth_points(trace: Trace) -> list[Point]:
-    """Slope of x_{t+1} on x_t in each stretch against 1 − ηλ, mean of its two ends; control: the bulk's λ."""
-    points = []
-    for stretch in stretches_of(trace):
-        if stretch.clear:
-            told = -(1 + stretch.excess)
-            points.append(Point(told, stretch.growth, (-(1 + trace.bulk_excess), stretch.growth)))
-    return points
+    """Slope of x_{t+1} on x_t in each stretch against 1 − ηλ, mean of its two ends."""
+    return [Point(-(1 + s.excess), s.growth) for s in stretches_of(trace) if s.clear]
 
 
 def variance_points(trace: Trace, since: int = 0) -> list[Point]:
@@ -83,6 +78,11 @@ def variance_points(trace: Trace, since: int = 0) -> list[Point]:
         told = _ratio(2 * trace.a[stretch.measurement], trace.b[stretch.measurement])
         points.append(Point(told, stretch.square, (told, _bulk_square(trace, stretch))))
     return points
+
+
+def persistence_points(trace: Trace) -> list[Point]:
+    """The same against x² at the measurement at its start: what knowing the size of now says, without theory."""
+    return [Point(float(trace.square[trace.measured[s.measurement]]), s.square) for s in _standing(trace)]
 
 
 def _standing(trace: Trace) -> list[Stretch]:

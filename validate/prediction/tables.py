@@ -42,12 +42,13 @@ def score_table(scores: Sequence[Score]) -> str:
     """A quantity a line: R², relative error, ratio, controls, verdict."""
     lines = [
         f"  {'quantity':23}{'runs':>5}{'points':>7}  {'R² over a constant':22}{'relative error':22}"
-        f"{'told/seen':>10}{'permuted R²':>12}{'bulk R²':>9}"
+        f"{'told/seen':>10}  {'R² over other seeds':22}{'permuted R²':>12}{'bulk R²':>9}"
     ]
     for s in scores:
         lines.append(
             f"  {s.quantity.name:23}{s.runs:5}{s.points:7}  {_with_interval(s.r2, s.r2_interval):22}"
-            f"{_with_interval(s.error, s.error_interval):22}{_number(s.ratio):>10}{_number(s.permuted_r2):>12}"
+            f"{_with_interval(s.error, s.error_interval):22}{_number(s.ratio):>10}  "
+            f"{_with_interval(s.skill, s.skill_interval):22}{_number(s.permuted_r2):>12}"
             f"{_number(s.direction_r2):>9}  {s.reason or 'predicted'}"
         )
     return "\n".join(lines)
@@ -89,6 +90,8 @@ def _plain(part: NetworkPredictions) -> dict[str, Any]:
                 "relative_error": finite_or_none(s.error),
                 "relative_error_interval": [finite_or_none(v) for v in s.error_interval],
                 "ratio": finite_or_none(s.ratio),
+                "skill": finite_or_none(s.skill),
+                "skill_interval": [finite_or_none(v) for v in s.skill_interval],
                 "permuted_r2": finite_or_none(s.permuted_r2),
                 "permuted_relative_error": finite_or_none(s.permuted_error),
                 "direction_r2": finite_or_none(s.direction_r2),

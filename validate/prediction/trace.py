@@ -50,7 +50,6 @@ class Trace:
         top_excess: (m,) the same of the top eigenvector, also where the bounce has taken over.
         a: (m,) −⟨∇⊥λ, ∇L⟩.
         b: (m,) ‖∇⊥λ‖².
-        bulk_excess: ηλ − 2 of the bulk's eigenvalues at the study's start (their median), for controls.
         bulk_x: (n, directions) alternating displacement along bulk eigenvectors held fixed, for controls.
         onset: index in `steps` of the first step at which |x| along the bounce is ½√(2a/b), with a and b of the start;
             None where there is none, or no such level.
@@ -72,7 +71,6 @@ class Trace:
     top_excess: Array
     a: Array
     b: Array
-    bulk_excess: float
     bulk_x: Array
     onset: int | None
     onset_size: float
@@ -86,8 +84,8 @@ class Trace:
 
     @property
     def start_size(self) -> float:
-        """Size of x at the start, from steps up to it alone."""
-        known = self.x[max(self.start_step - NOISE_STEPS, 0) : self.start_step + 1]
+        """Size of x at the start, from steps up to it alone: before the onset x_t takes the gradient of t + 1."""
+        known = self.x[max(self.start_step - NOISE_STEPS, 0) : self.start_step]
         return float(np.sqrt(np.nanmean(known**2)))
 
     def excess_at(self, index: npt.ArrayLike, *, top: bool = False) -> Array:
@@ -136,7 +134,6 @@ def read_trace(base: xr.Dataset, edge: xr.Dataset, windows: Windows) -> Trace:
         top_excess=lr * edge["sharpness"].values - 2,
         a=along("a_across", "bounce_a"),
         b=along("b", "bounce_b"),
-        bulk_excess=float(lr * np.median(edge["eigenvalue"].values[1:]) - 2),
         bulk_x=fixed[:, 1:],
         onset=onset,
         onset_size=float("nan") if onset is None else float(sizes[onset]),

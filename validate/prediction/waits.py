@@ -29,14 +29,7 @@ def growth_law_wait_point(trace: Trace) -> Point:
     gain = np.log(trace.onset_size / trace.start_size)
     later = np.arange(trace.start_step, len(trace.steps))
 
-    def steps_of(excess: Array, never: float) -> float:
-        # ln|x_τ| = ln|x_0| + Σ ln|1 − ηλ|
-        gained = np.cumsum(np.log(np.abs(1 + excess)))
-        reached = np.flatnonzero(gained >= gain)
-        return float(reached[0] + 1) if reached.size else never
-
-    bulk = np.full(len(later), trace.bulk_excess)
-    measured = float(trace.onset - trace.start_step)
-    # Bulk eigenvalues lie below 2/η and let nothing grow: a wait to the end of the study, or beyond.
-    control = steps_of(bulk, float(len(later)))
-    return Point(steps_of(trace.excess_at(later), float("nan")), measured, (control, measured))
+    # ln|x_τ| = ln|x_0| + Σ ln|1 − ηλ|
+    gained = np.cumsum(np.log(np.abs(1 + trace.excess_at(later))))
+    reached = np.flatnonzero(gained >= gain)
+    return Point(float(reached[0] + 1) if reached.size else float("nan"), float(trace.onset - trace.start_step))
