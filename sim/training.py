@@ -146,6 +146,7 @@ def descend(
     with progress_bar(range(run.resume(checkpoints), steps), description, show=progress) as bar:
         for step in bar:
             parts = batches.of_step(step, count, device)
+            run.keep_buffers()
             losses = objective.backward(parts)
             if not all(torch.isfinite(losses[part]).all() for part in parts):
                 run.step_back()
@@ -228,6 +229,7 @@ class _State:
         self.network, self.optimizer, self.probes, self.record = network, optimizer, probes, record
         self.parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
         self.previous = [p.detach().clone() for p in self.parameters]
+        self.buffers = [b.clone() for b in network.buffers()]
         self.optimizer.zero_grad()
 
     def measure(self, step: int) -> None:
@@ -240,6 +242,11 @@ class _State:
             for probe in self.probes:
                 probe(step, self.parameters, gradients)
 
+    def keep_buffers(self) -> None:
+        """Keeps the buffers as they are before a pass, which moves batch norm's running statistics."""
+        for kept, buffer in zip(self.buffers, self.network.buffers(), strict=True):
+            kept.copy_(buffer)
+
     def step_forward(self, gradient_again: Callable[[], None]) -> None:
         """Takes the step, and keeps the weights it starts from; the closure is for optimisers with two gradients."""
         with torch.no_grad():
@@ -251,10 +258,12 @@ class _State:
         self.optimizer.zero_grad()
 
     def step_back(self) -> None:
-        """Puts back the weights of the step before, and drops the gradients."""
+        """Puts back the weights of the step before and the buffers from before this pass, and drops the gradients."""
         self.optimizer.zero_grad()
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, self.previous)
+            for kept, buffer in zip(self.buffers, self.network.buffers(), strict=True):
+                buffer.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and buffers, optimiser, random state, probes with their eigenvectors, recorded rows."""

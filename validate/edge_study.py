@@ -15,7 +15,7 @@ at measured steps (``edge_measured``), at the midpoint θ_t − ½η∇L of the 
     a, b                   (edge_measured)          −⟨∇λ, ∇L⟩ and ‖∇⊥λ‖², of `theory.reduced_map`; ∇⊥λ = ∇λ − ⟨∇λ, v⟩v
     a_across, b_whole      (edge_measured)          −⟨∇⊥λ, ∇L⟩ and ‖∇λ‖²
     alignment              (edge_measured)          |⟨v, v_1⟩| with the top eigenvector at the start
-  along the bounce, β = −η(∇L_t − ∇L_{t−1})/4, the iterate's alternating part, with u = β/‖β‖; undefined (NaN) at the
+  along the bounce, β = η(∇L_t − ∇L_{t−1})/4, the iterate's alternating part, with u = β/‖β‖; undefined (NaN) at the
   first step. Where v alone is unstable, u = ±v; where several eigenvalues are at 2/η, u lies between their vectors:
     bounce_share           (edge_measured)          ⟨u, v⟩²
     bounce_square          (edge_measured)          ‖β‖²

@@ -68,8 +68,10 @@ class Eigenpairs:
         products: number of operator products spent.
         converged: whether every one of the k met the criterion.
         verified: whether random directions were searched for larger eigenvalues: by random start vectors, or by the
-            verification of a warm start. Where it is false, the pairs are eigenpairs, and on top unless the start's
-            and the residuals' directions all miss a larger one.
+            verification of a warm start. A random start of size n has a part of about n^(−1/2) along the top: where
+            almost all eigenvalues are nearly one value and a rough residual is asked for (1e-2 at n = 10⁶, a shifted
+            spectrum), it is met before that part has grown. Where it is false, the pairs are eigenpairs, and on top
+            unless the start's and the residuals' directions all miss a larger one.
         criterion: what was to meet the tolerance.
         recycled: directions for the next solve of the operator when it has moved, where they were asked for.
     """

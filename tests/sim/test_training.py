@@ -310,6 +310,23 @@ def test_a_diverging_run_keeps_its_last_finite_weights(device: torch.device) -> 
     assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
+def test_a_diverging_run_keeps_batch_norms_statistics_from_before_the_pass_that_failed(device: torch.device) -> None:
+    x, y = _problem(device)
+
+    def make() -> torch.nn.Module:
+        nn = torch.nn
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(x.shape[1], 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).to(device)
+
+    network, shorter = make(), make()
+    steps = descend(network, x, y, lr=1e20, steps=20, progress=False).diverged_at
+    assert steps is not None
+    descend(shorter, x, y, lr=1e20, steps=steps, progress=False)
+    assert all(torch.isfinite(b).all() for b in network.buffers())
+    for kept, expected in zip(network.buffers(), shorter.buffers(), strict=True):
+        torch.testing.assert_close(kept, expected, rtol=0, atol=0)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("entry", [0.0, float("nan"), float("inf"), 1e200])
 def test_shares_of_a_vector_without_a_direction_are_nan_without_a_warning(entry: float) -> None:

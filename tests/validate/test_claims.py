@@ -186,3 +186,11 @@ def test_names_are_unique_and_every_claim_says_all_it_must() -> None:
         assert claim.statistic
         assert claim.control
         assert claim.bound.low is not None or claim.bound.high is not None
+
+
+@pytest.mark.parametrize("claim", OF_NETWORKS, ids=lambda c: c.name)
+def test_one_seed_has_no_interval_and_is_not_judged(claim, evidence: Evidence) -> None:
+    """Statements on the two-layer network, which has no chance in it, are judged on one run."""
+    alone = judge(claim, dataclasses.replace(evidence, networks=evidence.networks[:1]))
+    assert (alone.judged, alone.holds, alone.reason) == (False, False, "one seed has no interval")
+    assert judge(claim, dataclasses.replace(evidence, networks=evidence.networks[:2])).judged

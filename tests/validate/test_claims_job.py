@@ -58,7 +58,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def config(folder: Path, **changes: object) -> ClaimsConfig:
     base = ClaimsConfig(
-        preset="tiny", claims=SOME, seeds=(0,), device="cpu", runs=folder / "runs", report=folder / "report"
+        preset="tiny", claims=SOME, seeds=(0, 1), device="cpu", runs=folder / "runs", report=folder / "report"
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
@@ -85,8 +85,8 @@ def test_a_tiny_plan_from_end_to_end(
         assert outside not in page
     names = {p.name for p in (tmp_path / "runs").iterdir()}
     roles = roles_needed(CLAIMS, "mlp")
-    assert len(names) == len(roles)
-    made = make_plan(dataclasses.replace(SETTING, seeds=(0,)), roles, tmp_path / "runs")
+    assert len(names) == 2 * len(roles)
+    made = make_plan(SETTING, roles, tmp_path / "runs")
     assert all(run.exists for run in made)
     assert {run.config.name for run in made if run.config} == names
 
@@ -238,7 +238,7 @@ def test_a_failure_and_a_claim_not_judged_are_told_apart() -> None:
 
 
 def constant(value: float) -> Callable[[Evidence], Sequence[float]]:
-    return lambda evidence: [value]
+    return lambda evidence: [value] * 2
 
 
 def test_a_claim_that_fails_by_its_control_alone_is_told_from_one_that_fails_itself(tmp_path: Path) -> None:

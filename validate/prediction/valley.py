@@ -26,7 +26,7 @@ def measure_valley(
     """The valley at the midpoint of a step of a finished run, measured in float64, and where in it the iterate is.
 
     The run's steps are taken again from its last snapshot before the step. The unstable direction is that of the
-    bounce, β = −η(∇L_t − ∇L_{t−1})/4, as in an edge study (`validate.edge_study`).
+    bounce, β = η(∇L_t − ∇L_{t−1})/4, as in an edge study (`validate.edge_study`).
 
     Args:
         config: the run: full-batch gradient descent on its images as they are.
