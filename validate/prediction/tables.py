@@ -41,14 +41,14 @@ def run_table(runs: Sequence[PredictedRun]) -> str:
 def score_table(scores: Sequence[Score]) -> str:
     """A quantity a line: R², relative error, ratio, controls, verdict."""
     lines = [
-        f"  {'quantity':23}{'runs':>5}{'points':>7}  {'R² over a constant':22}{'relative error':22}"
-        f"{'told/seen':>10}  {'R² over other seeds':22}{'permuted R²':>12}{'bulk R²':>9}"
+        f"  {'quantity':23}{'runs':>5}{'points':>7}  {'R² over a constant':24}{'relative error':24}"
+        f"{'told/seen':>10}  {'R² over other seeds':24}{'permuted R²':>12}{'bulk R²':>9}"
     ]
     for s in scores:
         lines.append(
-            f"  {s.quantity.name:23}{s.runs:5}{s.points:7}  {_with_interval(s.r2, s.r2_interval):22}"
-            f"{_with_interval(s.error, s.error_interval):22}{_number(s.ratio):>10}  "
-            f"{_with_interval(s.skill, s.skill_interval):22}{_number(s.permuted_r2):>12}"
+            f"  {s.quantity.name:23}{s.runs:5}{s.points:7}  {_with_interval(s.r2, s.r2_interval):24}"
+            f"{_with_interval(s.error, s.error_interval):24}{_number(s.ratio):>10}  "
+            f"{_with_interval(s.skill, s.skill_interval):24}{_number(s.permuted_r2):>12}"
             f"{_number(s.direction_r2):>9}  {s.reason or 'predicted'}"
         )
     return "\n".join(lines)
