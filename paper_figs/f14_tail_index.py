@@ -8,11 +8,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from scipy import stats
 
 from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, POSITIVE, SAMPLES, THEORY, THRESHOLD, style
+from validate.claims.base import mean_interval
 
 NEEDS = ("sweeps.tail",)
 
@@ -82,9 +82,8 @@ def _share(axes: Axes, data: xr.Dataset) -> None:
     axes.plot(x, data["predicted_onset"].notnull().mean(("fraction", "seed")), color=THEORY, label="predicted")
     # Of each seed, the share of its fractions: they share their random numbers, so that the seeds are the sample.
     shares = data["onset"].notnull().mean("fraction").transpose("tail_index", "seed").values
-    half = stats.sem(shares, axis=1) * stats.t.ppf(0.95, shares.shape[1] - 1)
-    middle = shares.mean(1)
-    bars = np.array([np.maximum(middle - half, 0), middle, np.minimum(middle + half, 1)])
+    low, high = np.array([mean_interval(list(row)) for row in shares]).T
+    bars = np.array([np.maximum(low, 0), shares.mean(1), np.minimum(high, 1)])
     _bars(axes, x, bars, POSITIVE, "measured, 90 % over seeds")
     axes.set(title="samples that oscillate", ylabel="share", ylim=(-0.03, 1.05))
 

@@ -124,9 +124,8 @@ def predict(
         **sharpness_quantities(model, start, lr, curves),
         **final_quantities(model, start, limit, lr, regime, final),
         **onset_quantities(onsets[first], on_sample, steps, None if sample is None else sample.imbalance(model.beta)),
-        **edge_quantities(
-            leading_model, leading_start, flow_limit(leading_model, leading_start), lr, curves, onsets[first], regime
-        ),
+        # Of the limit it reads c alone, which no order of the pairs changes.
+        **edge_quantities(leading_model, leading_start, limit, lr, curves, onsets[first], regime),
     }
     return Predictions(lr, regime, quantities, onsets, on_sample, final, curves)
 

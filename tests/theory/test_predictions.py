@@ -106,14 +106,23 @@ def test_what_is_predicted_outside_its_domain_says_so(config: DescentConfig, nam
 
 
 def test_an_amplitude_in_its_domain_is_that_of_the_settled_edge() -> None:
-    config = DescentConfig(beta=5.0, d1=100, exponent=1.0, lr=0.06, steps=4000)
-    floor = State(np.sqrt(2 / (0.06 * 20.0)), 0.3 * config.model.beta / np.sqrt(2 / (0.06 * 20.0)), np.zeros(1))
-    s = np.sqrt(theory.edge_amplitude(config.model, floor)) / 2
-    start = State(0.995 * floor.c, floor.b, s[None] * 0 + s)
-    found = predict(config.model, start, config.lr, 4000)
-    amplitude = found.quantities["amplitude"]
-    assert amplitude.value is not None
-    assert amplitude.outside == (amplitude.error is None)
+    """One slow feature, from the settled edge: to 1 % (`theory.edge.SLOWNESS`); outside, as by default, it is not."""
+    lr, model = 0.06, Model([20.0], [5.0], [0.01])
+    c = np.sqrt(2 / (lr * 20.0))
+    floor = State(c, 0.5 * model.beta / c, np.zeros(1))
+    start = State(0.9999 * c, floor.b, np.atleast_1d(np.sqrt(theory.edge_amplitude(model, floor))))
+    amplitude = predict(model, start, lr, 400).quantities["amplitude"]
+    assert not amplitude.outside
+    assert amplitude.error is not None
+    settled = gradient_descent(model, start, lr, 60).state.s[:, 0] ** 2
+    assert amplitude.value == pytest.approx(settled.mean(), rel=0.01)
+
+    usual = predict(DEFAULT.model, DEFAULT.initial_state, DEFAULT.lr, 400)
+    onset = usual["onset_step"]
+    assert onset is not None
+    seen = gradient_descent(DEFAULT.model, DEFAULT.initial_state, DEFAULT.lr, 400).state.s[int(onset) :, 0] ** 2
+    assert usual.quantities["amplitude"].outside
+    assert usual["amplitude"] > 2 * seen[:50].mean()
 
 
 @pytest.mark.parametrize(
