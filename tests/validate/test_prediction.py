@@ -27,6 +27,7 @@ from validate.prediction.stretches import (
     SETTLING,
     _standing,
     growth_points,
+    stretches_of,
     variance_ahead_point,
     variance_points,
 )
@@ -348,6 +349,25 @@ def test_before_the_onset_x_grows_along_the_eigenvector_of_now() -> None:
     edge["gradient_along_top"].values[:] += 2e-4 * t
     told, seen = np.array([(p.predicted, p.measured) for p in growth_points(read_trace(base, edge, windows))]).T
     assert told.size > 5
+    np.testing.assert_allclose(seen, told, atol=0.1)
+
+
+@pytest.mark.parametrize("decay", [0.8, 0.95])
+def test_a_drift_that_decays_is_no_growth(decay: float) -> None:
+    """Half the difference of two steps lessens it, and does not take it away: it must not count until x outgrows it."""
+    orbit = rising(0.002, 0.05, 1e-6)
+    base, edge = recorded(orbit, 1.0)
+    begin, end = int(orbit.steps[orbit.start_step]), int(orbit.steps[-1]) + 1
+    windows = Windows(begin, slice(200, 280), slice(begin, end - 60), slice(end - 60, end), slice(begin, end), slice(0))
+    since = np.arange(len(orbit.steps)) - orbit.start_step
+    # Of g_t = A dᵗ there is ηA(d − 1)dᵗ⁻¹/4 in x, and of that (d − 1)/2d less its drift: 20 times the orbit's size.
+    left = 20 * np.abs(orbit.top_x[orbit.start_step])
+    edge["gradient_along_top"].values[:] += 8 * left / orbit.lr * decay ** (since + 2) / (1 - decay) ** 2
+    trace = read_trace(base, edge, windows)
+    assert trace.top_start_size > 15 * trace.start_size
+    told, seen = np.array([(p.predicted, p.measured) for p in growth_points(trace)]).T
+    before = sum(s.clear and s.begin < (trace.onset or 0) for s in stretches_of(trace))
+    assert before > 3
     np.testing.assert_allclose(seen, told, atol=0.1)
 
 

@@ -30,7 +30,7 @@ class Stretch:
         growth: slope of x_{t+1} on x_t.
         excess: mean of e = ηλ − 2 at the two ends.
         square: mean x².
-        clear: whether x is clear of noise and drifts.
+        clear: whether x is clear of what it is at the start, where nothing grows yet: noise and left-over drifts.
     """
 
     measurement: int
@@ -53,7 +53,7 @@ def stretches_of(trace: Trace) -> list[Stretch]:
             continue
         growth, square = float(x[1:] @ x[:-1] / (x[:-1] @ x[:-1])), float(np.mean(x**2))
         excess = float(np.mean(trace.excess_at([begin, end], top=not past)))
-        clear = past or bool(np.abs(x).min() > ABOVE_NOISE * trace.start_size)
+        clear = past or bool(np.abs(x).min() > ABOVE_NOISE * trace.top_start_size)
         found.append(Stretch(i, int(begin), int(end), growth, excess, square, clear))
     return found
 

@@ -85,7 +85,15 @@ class Trace:
     @property
     def start_size(self) -> float:
         """Size of x at the start, from steps up to it alone: before the onset x_t takes the gradient of t + 1."""
-        known = self.x[max(self.start_step - NOISE_STEPS, 0) : self.start_step]
+        return self._size_up_to_start(self.x)
+
+    @property
+    def top_start_size(self) -> float:
+        """Size there of `top_x`: of its noise, and of what a drift that is not steady leaves in it."""
+        return self._size_up_to_start(self.top_x)
+
+    def _size_up_to_start(self, x: Array) -> float:
+        known = x[max(self.start_step - NOISE_STEPS, 0) : self.start_step]
         return float(np.sqrt(np.nanmean(known**2)))
 
     def excess_at(self, index: npt.ArrayLike, *, top: bool = False) -> Array:
