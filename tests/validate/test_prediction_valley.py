@@ -13,7 +13,7 @@ from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.edge_probe import EdgeMeasurements
 from validate.edge_study import EdgeConfig, study_edge
-from validate.network_run import NetworkConfig, run_network, trained_network
+from validate.network_run import NetworkConfig, network_tensors, run_network, trained_network, training_images
 from validate.prediction.valley import MEMORY, measure_valley
 
 CPU = torch.device("cpu")
@@ -38,15 +38,15 @@ def base() -> xr.Dataset:
 
 
 def test_at_the_start_of_its_memory_it_is_what_the_study_measures(base: xr.Dataset) -> None:
-    """The study's probe is other code, in float32."""
+    """The study's probe is other code, in float32, at the midpoint: half a step further down the valley."""
     edge = study_edge(EdgeConfig(RUN, EdgeMeasurements(every=9, draws=1)), base, load_embedded(), CPU, progress=False)
     index = 4
     valley, _ = measure_valley(RUN, base, int(edge["edge_measured"][index]), load_embedded(), CPU)
     at = edge.isel(edge_measured=index)
-    assert valley.drive[0] == pytest.approx(float(at["bounce_a"]), rel=1e-3)
-    assert valley.back_action[0] == pytest.approx(float(at["bounce_b"]), rel=1e-3)
+    assert valley.drive[0] == pytest.approx(float(at["bounce_a"]), rel=1e-2)
+    assert valley.back_action[0] == pytest.approx(float(at["bounce_b"]), rel=1e-2)
     curvature = (valley.slope(1e-4) - valley.slope(-1e-4)) / 2e-4
-    assert curvature == pytest.approx(float(at["bounce_curvature"]), rel=1e-3)
+    assert curvature == pytest.approx(float(at["bounce_curvature"]), rel=1e-2)
     assert len(valley.drive) == len(valley.back_action) == MEMORY
     assert np.all(np.abs(valley.back_action[1:4]) < valley.back_action[0])  # stiff directions spring back
 
@@ -65,6 +65,31 @@ def test_its_orbit_is_the_networks_displacement_along_the_bounce(base: xr.Datase
     sign = np.sign(x * seen[0])
     np.testing.assert_allclose(sign * xs[:2], seen[:2], rtol=1e-3)
     np.testing.assert_allclose(sign * xs[2:6], seen[2:], atol=0.05 * abs(seen[0]))
+
+
+def test_its_kernels_start_below_the_iterate(base: xr.Dataset) -> None:
+    """Against autograd on the loss written out, at the iterate less its displacement along the bounce."""
+    step = 120
+    valley, x = measure_valley(RUN, base, step, load_embedded(), CPU)
+    network = trained_network(RUN, base, CPU, at_step=step).double()
+    pixels, labels = network_tensors(RUN.architecture, training_images(RUN, load_embedded()), CPU)
+
+    def weights(at: int) -> torch.Tensor:
+        return flatten([p.detach() for p in trained_network(RUN, base, CPU, at_step=at).parameters()]).double()
+
+    beta = -(weights(step + 1) - 2 * weights(step) + weights(step - 1)) / 4
+    u = beta / beta.norm()
+    up = u @ (weights(step) - weights(step + 1)) / 2
+    assert float(up.abs()) == pytest.approx(abs(x), rel=1e-4)
+    parameters = list(network.parameters())
+    torch.nn.utils.vector_to_parameters(weights(step) - up * u, parameters)
+    loss = torch.nn.functional.cross_entropy(network(pixels.double()), labels)
+    slope = flatten(torch.autograd.grad(loss, parameters, create_graph=True))
+    curvature = u @ flatten(torch.autograd.grad(u @ slope, parameters, create_graph=True))
+    rise = flatten(torch.autograd.grad(curvature, parameters))
+    rise = rise - (rise @ u) * u
+    assert valley.drive[0] == pytest.approx(-float(rise @ slope.detach()), rel=1e-4)
+    assert valley.back_action[0] == pytest.approx(float(rise @ rise), rel=1e-4)
 
 
 def test_a_step_without_a_snapshot_before_it_is_refused(base: xr.Dataset) -> None:

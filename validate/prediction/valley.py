@@ -23,10 +23,12 @@ MEMORY = 30
 def measure_valley(
     config: NetworkConfig, base: xr.Dataset, step: int, images: Images, device: torch.device
 ) -> tuple[ValleyMap, float]:
-    """The valley at the midpoint of a step of a finished run, measured in float64, and where in it the iterate is.
+    """The valley below an iterate of a finished run, measured in float64, and how far up its wall the iterate is.
 
     The run's steps are taken again from its last snapshot before the step. The unstable direction is that of the
-    bounce, β = η(∇L_t − ∇L_{t−1})/4, as in an edge study (`validate.edge_study`).
+    bounce, β = η(∇L_t − ∇L_{t−1})/4, as in an edge study (`validate.edge_study`); the displacement x along it is from
+    the step's midpoint. The valley is taken at θ − xu and not at the midpoint, which lies half a step further down the
+    valley too, so that map (3) starts where it says, at z = 0 and y = 0.
 
     Args:
         config: the run: full-batch gradient descent on its images as they are.
@@ -36,7 +38,7 @@ def measure_valley(
         device: where.
 
     Returns:
-        The map, and the iterate's displacement along the bounce from the midpoint.
+        The map, and the iterate's displacement x.
 
     Raises:
         InputError: there is no snapshot before the step.
@@ -55,14 +57,15 @@ def measure_valley(
     point, last, slope = _replay(objective, lr, step - int(early[-1]))
     u, exact = (slope - last).double(), objective.in_float64()
     u /= u.norm()
-    middle = (point - lr / 2 * slope).double()
-    drive, back_action = _kernels(exact, unflatten(middle, like), u, lr)
+    x = lr / 2 * float(torch.dot(u, slope.double()))
+    floor = point.double() - x * u
+    drive, back_action = _kernels(exact, unflatten(floor, like), u, lr)
 
     def along(x: float) -> float:
-        # ℓ'(x) = ⟨u, ∇L(middle + xu)⟩
-        return float(torch.dot(u, exact.gradient(unflatten(middle + x * u, like))))
+        # ℓ'(x) = ⟨u, ∇L(floor + xu)⟩
+        return float(torch.dot(u, exact.gradient(unflatten(floor + x * u, like))))
 
-    return ValleyMap(lr, along, drive, back_action), lr / 2 * float(torch.dot(u, slope.double()))
+    return ValleyMap(lr, along, drive, back_action), x
 
 
 def _replay(objective: MeanLoss, lr: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
