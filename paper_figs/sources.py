@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from paper_figs.entry import FigureEntry
-from sim import obtain_run, run_two_layer
+from sim import obtain_two_layer
 from sim.runs import list_runs
 from sim.sweeps import AmplitudeConfig, ChebyshevConfig, PhaseConfig, Study, TailConfig, make_sweep
 from theory.command_line import InputError
@@ -216,5 +216,4 @@ def _make_network(
 
 
 def _make_two_layer(runs: Path, device: torch.device) -> None:
-    config = TWO_LAYER_RUNS["default"]
-    obtain_run(runs, two_layer_name("default"), config, lambda: run_two_layer(config, device), device=device)
+    obtain_two_layer(runs, two_layer_name("default"), TWO_LAYER_RUNS["default"], device)

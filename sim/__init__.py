@@ -16,7 +16,7 @@ from sim.probes import SharpnessProbe, SnapshotProbe
 from sim.record import Record
 from sim.runs import Run, RunInProgress, list_runs, obtain_resumable_run, obtain_run, read_run
 from sim.training import Descent, descend
-from sim.two_layer import TwoLayerConfig, run_two_layer
+from sim.two_layer import TwoLayerConfig, obtain_two_layer, run_two_layer
 
 __all__ = [
     "SAM",
@@ -47,6 +47,7 @@ __all__ = [
     "mlp",
     "obtain_resumable_run",
     "obtain_run",
+    "obtain_two_layer",
     "read_run",
     "run_two_layer",
 ]

@@ -11,9 +11,8 @@ import tyro
 
 from sim.device import choose_device
 from sim.distributed import processes
-from sim.runs import obtain_run
 from sim.sweeps import STUDIES, Study, make_sweep
-from sim.two_layer import TwoLayerConfig, run_two_layer
+from sim.two_layer import TwoLayerConfig, obtain_two_layer
 from theory.command_line import main
 
 S = TypeVar("S", bound=Study)
@@ -38,14 +37,7 @@ class TwoLayerCommand:
 def two_layer_command(command: TwoLayerCommand) -> int:
     """Makes one run and prints its data set."""
     device = choose_device(command.device)
-    run = obtain_run(
-        command.runs,
-        command.name,
-        command.run,
-        lambda: run_two_layer(command.run, device),
-        device=device,
-        force=command.force,
-    )
+    run = obtain_two_layer(command.runs, command.name, command.run, device, force=command.force)
     print(run.data)
     return 0
 

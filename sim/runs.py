@@ -88,8 +88,7 @@ def obtain_run(
 ) -> Run:
     """The run of that name: read if it is finished, else computed in one go and stored.
 
-    Of several ranks, the first computes it by itself while the others wait; inside `sim.distributed.sharing`, each rank
-    obtains its own runs.
+    Of several ranks, the first computes it by itself; see `obtain_resumable_run`.
 
     Args:
         root: folder that holds the runs.
@@ -103,14 +102,7 @@ def obtain_run(
         InputError: the folder cannot be written, another process makes the run, or it is there with another
             configuration.
     """
-
-    def obtain() -> Run:
-        return obtain_resumable_run(root, name, config, lambda _: compute(), device=device, force=force)
-
-    if rank_count() == 1:
-        return obtain()
-    first_only(obtain)
-    return _read_with_others(root, name)
+    return obtain_resumable_run(root, name, config, lambda _: compute(), device=device, force=force, together=False)
 
 
 def obtain_resumable_run(
@@ -122,20 +114,23 @@ def obtain_resumable_run(
     device: torch.device,
     force: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    together: bool = True,
 ) -> Run:
     """The run of that name: read if it is finished, continued if it is half made, else made from the start.
 
-    Several ranks make it together: each calls `compute`, and what it returns on the first is stored.
+    Several ranks make it together: each calls `compute`, and what it returns on the first is stored; or the first makes
+    it by itself while the others wait. Inside `sim.distributed.sharing`, each rank obtains its own runs.
 
     Args:
         root: folder that holds the runs.
         name: name of the run's folder.
         config: a dataclass instance, compared with that of a finished or half-made run.
-        compute: makes the trajectory; `sim.descend` takes the record and the checkpoints it is given. It returns the
-            record's columns and whatever else belongs to the run.
+        compute: makes the trajectory; `sim.descend` and `sim.run_two_layer` take the record and the checkpoints it is
+            given. It returns the record's columns and whatever else belongs to the run.
         device: the device it is made on; kept with the configuration.
         force: makes the run from the start and replaces a finished or half-made one.
         checkpoint_seconds: seconds between checkpoints.
+        together: whether several ranks make it together.
 
     Raises:
         InputError: the folder cannot be written, another process makes the run, or it is there with another
@@ -143,6 +138,9 @@ def obtain_resumable_run(
     """
     if rank_count() == 1:
         return _obtain(root, name, config, compute, device, force, checkpoint_seconds)
+    if not together:
+        first_only(lambda: _obtain(root, name, config, compute, device, force, checkpoint_seconds))
+        return _read_with_others(root, name)
     if rank() == 0:
         return lead(
             compute, lambda announced: _obtain(root, name, config, announced, device, force, checkpoint_seconds)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,15 +13,18 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sim.checkpoints import Checkpoints
 from sim.opposing_data import draw_examples
 from sim.progress import progress_bar
-from sim.second_moments import Moments, population_moments, sample_moments, stack
-from theory import InputError, State, drive, gradient_flow, layer_sharpness
+from sim.record import Record
+from sim.runs import Run, RunInProgress, obtain_resumable_run
+from sim.second_moments import population_moments, sample_moments, stack
+from theory import InputError, Model, State, drive, gradient_flow, layer_sharpness
 from theory.command_line import require_positive
 from theory.configuration import DescentConfig
 
-SYNCHRONISE_EVERY = 256
-"""Steps between looks at whether the run is still finite; each look waits for the device."""
+BLOCK = 64
+"""Steps taken at a time: then they are measured together, seen to be finite, which waits for the device, and kept."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,15 @@ class TwoLayerConfig(DescentConfig):
         return State(floor.c, floor.b, s[None])
 
 
-def run_two_layer(config: TwoLayerConfig, device: torch.device, *, progress: bool = True) -> xr.Dataset:
+def run_two_layer(
+    config: TwoLayerConfig, device: torch.device, *, run: RunInProgress | None = None, progress: bool = True
+) -> xr.Dataset:
     """Descends on the population loss and on each finite sample, beside the flow, all from one start.
 
     Args:
         config: the run.
         device: where descent runs, in float64.
+        run: the run's folder, to record its steps in and go on from; all in memory when not given.
         progress: whether to show a progress bar.
 
     Returns:
@@ -74,40 +81,31 @@ def run_two_layer(config: TwoLayerConfig, device: torch.device, *, progress: boo
         descent–flow and sample–population in weight space. Attribute ``diverged_at`` is the first step with a
         loss that is not finite, −1 if there is none; later steps are cut.
     """
-    model, start = config.model, config.initial_state
-    flow = gradient_flow(model, start, config.lr * np.arange(config.steps + 1))
-    flow_vectors = torch.from_numpy(flow.state.vector).to(device)
-    population = population_moments(model, device)
-    samples = [
-        sample_moments(draw_examples(model, config.examples, config.fraction, seed, device))
-        for seed in config.sample_seeds
-    ]
-    moments = stack([population, *(sample["all"] for sample in samples)])
-
-    runs = 1 + len(samples)
-    c = torch.full((runs,), float(start.c), dtype=torch.float64, device=device)
-    w = torch.from_numpy(start.first_layer).to(device).repeat(runs, 1)
-    weights, distance_flow, distance_population = [], [], []
+    flow = gradient_flow(config.model, config.initial_state, config.lr * np.arange(config.steps + 1))
+    descent = _Descent(config, flow.state, device)
+    record = Record() if run is None else run.record
+    descent.declare(record)
+    checkpoints = None if run is None else run.checkpoints
     diverged_at = -1
-    for t in progress_bar(range(config.steps + 1), "two-layer descent", show=progress):
-        here = torch.cat([c[:, None], w], 1)
-        if t % SYNCHRONISE_EVERY == 0 and not torch.isfinite(moments.loss(c, w)).all():
-            break
-        weights.append(here)
-        distance_flow.append((here - flow_vectors[t]).norm(dim=1))
-        distance_population.append((here - here[0]).norm(dim=1))
-        d_c, d_w = moments.gradient(c, w)
-        c, w = c - config.lr * d_c, w - config.lr * d_w
-
-    path = torch.stack(weights)  # (step, run, 1 + d)
-    finite = torch.isfinite(moments.loss(path[..., 0], path[..., 1:])).all(1)
-    if not finite.all():
-        diverged_at = int((~finite).nonzero()[0])
-        path = path[:diverged_at]
-    kept = len(path)
-    data = _record(config, moments, samples, path, State(flow.state.c[:kept], flow.state.b[:kept], flow.state.s[:kept]))
-    data["distance_flow"] = ("step", "run"), torch.stack(distance_flow)[:kept].cpu().numpy()
-    data["distance_population"] = ("step", "run"), torch.stack(distance_population)[:kept].cpu().numpy()
+    with progress_bar(range(config.steps + 1), "two-layer descent", show=progress) as bar:
+        for step, path in descent.blocks(record, checkpoints):
+            for name, rows in (descent.measure(step, path) if len(path) else {}).items():
+                for row in rows:
+                    record.append(name, row)
+            bar.update(step + len(path) - bar.n)
+            if len(path) < min(BLOCK, config.steps + 1 - step):
+                diverged_at = step + len(path)
+                break
+            if checkpoints is not None and checkpoints.due():
+                checkpoints.save(step + len(path), {**descent.state_dict(), "record": record.state_dict()})
+    data = record.dataset()
+    data = data.assign_coords(step=np.arange(data.sizes["step"]), run=descent.runs)
+    kept = slice(0, data.sizes["step"])
+    data["flow_c"], data["flow_b"] = ("step", flow.state.c[kept]), (("step", "feature"), flow.state.b[kept])
+    data["flow_s"] = "step", flow.state.s[kept, 0]
+    of_flow = State(flow.state.c[kept], flow.state.b[kept], flow.state.s[kept])
+    for name, values in _by_layer(config.model, of_flow, "flow").items():
+        data[name] = "step", values
     turning = flow.turning_time
     data.attrs = {
         "diverged_at": diverged_at,
@@ -116,37 +114,111 @@ def run_two_layer(config: TwoLayerConfig, device: torch.device, *, progress: boo
     return data
 
 
-def _record(
-    config: TwoLayerConfig, moments: Moments, samples: list[dict[str, Moments]], path: Tensor, flow: State
-) -> xr.Dataset:
-    """Everything that follows from the weights, computed after the loop in a few large products."""
-    model = config.model
-    c, w = path[..., 0], path[..., 1:]
-    population = State.from_vector(path[:, 0].cpu().numpy(), config.d1)
-    data = xr.Dataset(coords={"step": np.arange(len(path)), "run": ["population", *map(str, config.sample_seeds)]})
-    data["c"] = ("step", "run"), c.cpu().numpy()
-    data["b"] = ("step", "run", "feature"), w[..., :-1].cpu().numpy()
-    data["s"] = ("step", "run"), w[..., -1].cpu().numpy()
-    data["loss"] = ("step", "run"), moments.loss(c, w).cpu().numpy()
-    sharpness = np.empty(c.shape)
-    sharpness[:, 0] = layer_sharpness(model, population).whole
-    for step in range(len(path) if samples else 0):
-        # A sample's Gram matrix is not diagonal: no secular equation, a dense eigenvalue problem each step.
-        dense = moments.hessian(c[step], w[step])[1:]
-        sharpness[step, 1:] = torch.linalg.eigvalsh(dense)[:, -1].cpu().numpy()
-    data["sharpness"] = ("step", "run"), sharpness
-    for group in ("plus", "minus"):
-        values = np.full(c.shape, np.nan)
-        if samples:
-            of_group = stack([sample[group] for sample in samples])
-            values[:, 1:] = of_group.loss(c[:, 1:], w[:, 1:]).cpu().numpy()
-        data[f"loss_{group}"] = ("step", "run"), values
-    data["flow_c"], data["flow_b"] = ("step", flow.c), (("step", "feature"), flow.b)
-    data["flow_s"] = "step", flow.s[:, 0]
-    for name, state in (("flow", flow), ("descent", population)):
-        layers = layer_sharpness(model, state)
-        data[f"{name}_sharpness"] = "step", layers.whole
-        data[f"{name}_first_layer"] = "step", layers.first
-        data[f"{name}_last_layer"] = "step", layers.last
-        data[f"{name}_first_share"] = "step", layers.first_share
-    return data
+def obtain_two_layer(
+    root: Path, name: str, config: TwoLayerConfig, device: torch.device, *, force: bool = False
+) -> Run:
+    """The run of that name in the store, read, gone on with or made; of several ranks, the first makes it.
+
+    Raises:
+        InputError: as `sim.obtain_resumable_run`.
+    """
+    return obtain_resumable_run(
+        root,
+        name,
+        config,
+        lambda run: run_two_layer(config, device, run=run),
+        device=device,
+        force=force,
+        together=False,
+    )
+
+
+class _Descent:
+    """Descent on the population and the samples, a row each, and what is measured of it."""
+
+    def __init__(self, config: TwoLayerConfig, flow: State, device: torch.device) -> None:
+        self.config, self.flow, self.device = config, flow, device
+        self.samples = [
+            sample_moments(draw_examples(config.model, config.examples, config.fraction, seed, device))
+            for seed in config.sample_seeds
+        ]
+        population = population_moments(config.model, device)
+        self.moments = stack([population, *(sample["all"] for sample in self.samples)])
+        self.runs = ["population", *map(str, config.sample_seeds)]
+        start = config.initial_state
+        self.c = torch.full((len(self.runs),), float(start.c), dtype=torch.float64, device=device)
+        self.w = torch.from_numpy(start.first_layer).to(device).repeat(len(self.runs), 1)
+
+    def declare(self, record: Record) -> None:
+        """The columns of `measure`."""
+        runs = len(self.runs)
+        for name in ("c", "s", "loss", "loss_plus", "loss_minus", "sharpness", "distance_flow", "distance_population"):
+            record.declare(name, ("step", "run"), (runs,))
+        record.declare("b", ("step", "run", "feature"), (runs, self.config.d1))
+        for part in _LAYER_PARTS:
+            record.declare(f"descent_{part}", ("step",))
+
+    def blocks(self, record: Record, checkpoints: Checkpoints | None) -> Iterator[tuple[int, Tensor]]:
+        """Steps from the latest checkpoint on: the first one, and (steps, run, 1 + d) weights, to the last finite."""
+        begin = self._resume(record, checkpoints)
+        for step in range(begin, self.config.steps + 1, BLOCK):
+            path = []
+            for _ in range(min(BLOCK, self.config.steps + 1 - step)):
+                path.append(torch.cat([self.c[:, None], self.w], 1))
+                d_c, d_w = self.moments.gradient(self.c, self.w)
+                self.c, self.w = self.c - self.config.lr * d_c, self.w - self.config.lr * d_w
+            weights = torch.stack(path)
+            finite = torch.isfinite(self.moments.loss(weights[..., 0], weights[..., 1:])).all(1)
+            yield step, weights[: int(finite.long().cumprod(0).sum())]
+
+    def measure(self, step: int, path: Tensor) -> dict[str, np.ndarray]:
+        """Everything that follows from the weights (steps, run, 1 + d) of steps from `step` on, a row a step."""
+        c, w = path[..., 0], path[..., 1:]
+        population = State.from_vector(path[:, 0].cpu().numpy(), self.config.d1)
+        layers = _by_layer(self.config.model, population, "descent")
+        sharpness = np.empty(c.shape)
+        sharpness[:, 0] = layers["descent_sharpness"]
+        for i in range(len(path) if self.samples else 0):
+            # A sample's Gram matrix is not diagonal: no secular equation, a dense eigenvalue problem each step.
+            dense = self.moments.hessian(c[i], w[i])[1:]
+            sharpness[i, 1:] = torch.linalg.eigvalsh(dense)[:, -1].cpu().numpy()
+        beside = torch.from_numpy(self.flow.vector[step : step + len(path), None]).to(self.device)
+        values = {
+            "c": c,
+            "b": w[..., :-1],
+            "s": w[..., -1],
+            "loss": self.moments.loss(c, w),
+            "distance_flow": (path - beside).norm(dim=-1),
+            "distance_population": (path - path[:, :1]).norm(dim=-1),
+        }
+        measured = {name: value.cpu().numpy() for name, value in values.items()}
+        for group in ("plus", "minus"):
+            losses = np.full(c.shape, np.nan)
+            if self.samples:
+                of_group = stack([sample[group] for sample in self.samples])
+                losses[:, 1:] = of_group.loss(c[:, 1:], w[:, 1:]).cpu().numpy()
+            measured[f"loss_{group}"] = losses
+        return {**measured, "sharpness": sharpness, **layers}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next block depends on."""
+        return {"c": self.c, "w": self.w}
+
+    def _resume(self, record: Record, checkpoints: Checkpoints | None) -> int:
+        latest = None if checkpoints is None else checkpoints.latest()
+        if latest is None:
+            return 0
+        step, state = latest
+        self.c, self.w = (state[name].to(self.device) for name in ("c", "w"))
+        record.load_state_dict(state["record"])
+        return step
+
+
+_LAYER_PARTS = ("sharpness", "first_layer", "last_layer", "first_share")
+
+
+def _by_layer(model: Model, state: State, name: str) -> dict[str, np.ndarray]:
+    """Sharpness of the population loss along a path, of the layers' blocks, and the first's share."""
+    layers = layer_sharpness(model, state)
+    values = (layers.whole, layers.first, layers.last, layers.first_share)
+    return {f"{name}_{part}": value for part, value in zip(_LAYER_PARTS, values, strict=True)}

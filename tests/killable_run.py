@@ -22,10 +22,13 @@ from sim import (
     RunInProgress,
     SharpnessProbe,
     SnapshotProbe,
+    TwoLayerConfig,
     build,
     descend,
     mlp,
     obtain_resumable_run,
+    run_two_layer,
+    two_layer,
 )
 from sim.training import Probe
 
@@ -43,6 +46,7 @@ class Case:
     batch: int | None = None
     diverges: bool = False
     convolutional: bool = False
+    two_layer: bool = False
 
 
 CASES = {
@@ -51,6 +55,7 @@ CASES = {
     "adam in minibatches": Case("adam", batch=7),
     "diverging": Case(diverges=True),
     "sharpness-aware convolutional network": Case("sam", convolutional=True),
+    "two-layer network": Case(two_layer=True),
 }
 
 OPTIMIZERS: dict[str, Any] = {
@@ -63,6 +68,8 @@ OPTIMIZERS: dict[str, Any] = {
 
 def compute(case: Case, run: RunInProgress) -> xr.Dataset:
     """Trains a network with batch norm (buffers), dropout (random state) and a probe (eigenvectors)."""
+    if case.two_layer:
+        return _compute_two_layer(run)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(30, 6, generator=generator)
     y = torch.randint(0, 3, (30,), generator=generator)
@@ -71,8 +78,7 @@ def compute(case: Case, run: RunInProgress) -> xr.Dataset:
     network = nn.Sequential(plain[0], nn.BatchNorm1d(8), plain[1], nn.Dropout(case.dropout), plain[2])
     network.train()
     lr = 0.01 if case.optimizer == "adam" else 0.3
-    steps = itertools.count(1)
-    run.checkpoints.due = lambda: next(steps) % 3 == 0  # type: ignore[method-assign]
+    _take_every_third_checkpoint(run)
     run.record._chunk_bytes = 7 * 4 * len(x)  # chunks of seven steps
     probes: Sequence[Probe]
     if case.convolutional:
@@ -104,6 +110,20 @@ def compute(case: Case, run: RunInProgress) -> xr.Dataset:
     data["statistics"] = "class", F.one_hot(y).sum(0).numpy()
     data.attrs["diverged_at"] = -1 if descent.diverged_at is None else descent.diverged_at
     return data
+
+
+def _compute_two_layer(run: RunInProgress) -> xr.Dataset:
+    """Descends in blocks of three steps, which do not divide the steps, in chunks of two."""
+    two_layer.BLOCK = 3
+    _take_every_third_checkpoint(run)
+    run.record._chunk_bytes = 2 * 8 * 2
+    config = TwoLayerConfig(d1=4, steps=STEPS, examples=50, sample_seeds=(0,))
+    return run_two_layer(config, torch.device("cpu"), run=run, progress=False)
+
+
+def _take_every_third_checkpoint(run: RunInProgress) -> None:
+    calls = itertools.count(1)
+    run.checkpoints.due = lambda: next(calls) % 3 == 0  # type: ignore[method-assign]
 
 
 def make(root: Path, name: str, case: Case) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
-from sim import TwoLayerConfig, obtain_run, run_two_layer
+from sim import TwoLayerConfig, obtain_run, obtain_two_layer
 from sim.runs import Run, list_runs, obtain_resumable_run, require_writable
 from validate.cifar10 import Images
 from validate.claims import Evidence, NetworkEvidence
@@ -105,14 +105,7 @@ class Store:
         return {
             name: (
                 config,
-                obtain_run(
-                    self.runs,
-                    two_layer_name(name),
-                    config,
-                    lambda config=config: run_two_layer(config, self.device),  # type: ignore[misc]
-                    device=self.device,
-                    force=self.force,
-                ),
+                obtain_two_layer(self.runs, two_layer_name(name), config, self.device, force=self.force),
             )
             for name, config in TWO_LAYER_RUNS.items()
         }
