@@ -32,13 +32,15 @@ def write_gallery(
         left_out: by number, why a figure was not drawn.
     """
     verdicts = read_verdicts(report)
-    drawn = [entry for entry in entries if (folder / f"{entry.name}.png").is_file()]
+    left_out = left_out or {}
+    # The picture of an earlier run is no picture of this one.
+    drawn = [e for e in entries if e.name not in left_out and (folder / f"{e.name}.png").is_file()]
     missing = [entry for entry in entries if entry not in drawn]
     page = Template(PAGE.read_text()).substitute(
         count=f"{len(drawn)} of {len(entries)}",
         contents="".join(f'<a href="#{_text(e.name)}">{_text(e.name)}</a> ' for e in drawn),
         cards="".join(_card(folder, entry, verdicts) for entry in drawn),
-        missing="".join(_missing(entry, (left_out or {}).get(entry.name, "not drawn yet")) for entry in missing),
+        missing="".join(_missing(entry, left_out.get(entry.name, "not drawn yet")) for entry in missing),
         verdicts="" if verdicts else " No report was found, so no verdicts are shown.",
     )
     write_durably(folder / "index.html", page.encode())

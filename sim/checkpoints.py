@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import sys
 import time
 from collections.abc import Mapping
@@ -110,9 +111,9 @@ class Checkpoints:
             self._earlier_seconds = held["seconds"]
             self.resumed_at = [*held["resumed_at"], held["step"]]
             changed = [
-                f"{name} {held['circumstances'].get(name)} then, {now} now"
+                f"{name} {held['circumstances'][name]} then, {now} now"
                 for name, now in self.circumstances.items()
-                if held["circumstances"].get(name) != now
+                if held["circumstances"].get(name, now) != now  # earlier versions knew fewer of them
             ]
             warning = f" ({', '.join(changed)}: its bits may differ from an uninterrupted run's)" if changed else ""
             print(f"run {self.run} goes on from step {held['step']}{warning}", file=sys.stderr)
@@ -120,15 +121,19 @@ class Checkpoints:
         return None
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.pt"), reverse=True)
+        return sorted((path for path in self.folder.glob("step-*.pt") if path.is_file()), reverse=True)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What `Checkpoints.save` wrote; None where the digest does not fit."""
+    """What `Checkpoints.save` wrote; None where the digest does not fit, or it holds something else."""
     content = path.read_bytes()
     if hashlib.sha256(content[:-DIGEST_BYTES]).digest() != content[-DIGEST_BYTES:]:
         return None
-    return _load(content[:-DIGEST_BYTES])
+    try:
+        held = _load(content[:-DIGEST_BYTES])
+        return held if {"step", "state", "seconds", "resumed_at", "circumstances"} <= held.keys() else None
+    except (pickle.UnpicklingError, RuntimeError, AttributeError, EOFError, KeyError):
+        return None
 
 
 def _load(content: bytes) -> dict[str, Any]:

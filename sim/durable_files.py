@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from theory.command_line import InputError
+from theory.command_line import InputError, mend
 
 _ABANDONED = 3600.0
 """Seconds after which a half-written file is that of a process that was killed."""
@@ -71,7 +71,4 @@ def writing(run: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"run {run} cannot be written ({error.strerror or error}): make room and give the same command again, "
-            "which goes on from the last checkpoint, or give --runs another folder"
-        ) from None
+        raise InputError(f"run {run} cannot be written ({error.strerror or error}): {mend(error)}") from None

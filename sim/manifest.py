@@ -11,7 +11,7 @@ from typing import Any
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of each file below a folder, by its path in it."""
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -27,8 +27,10 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], checked_by
         thorough: compares every checksum.
 
     Raises:
-        ValueError: a file is missing, cut short or changed; the message names it.
+        ValueError: a file is missing, cut short or changed; the message names it. Or it is no such list.
     """
+    if "zarr.json" not in files:
+        raise ValueError("the manifest lists no trajectory")
     thorough = thorough or sum(of_file["bytes"] for of_file in files.values()) <= checked_bytes
     for name, of_file in files.items():
         path = folder / name
@@ -36,10 +38,11 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], checked_by
             raise ValueError(f"{name} is missing")
         if (size := path.stat().st_size) != of_file["bytes"]:
             raise ValueError(f"{name} has {size} bytes, not {of_file['bytes']}")
-        if (thorough or path.name == "zarr.json") and _digest(path) != of_file["sha256"]:
+        if (thorough or path.name == "zarr.json") and file_digest(path) != of_file["sha256"]:
             raise ValueError(f"{name} has another checksum")
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,6 +24,7 @@ from torch import Tensor
 from zarr.codecs import ZstdCodec
 
 from sim.durable_files import synchronise, writing
+from sim.manifest import file_digest
 from theory.command_line import InputError
 
 CHUNK_BYTES = 1 << 22
@@ -45,6 +46,7 @@ class _Column:
     stored: int = 0  # rows in full chunks, in memory or on disk; the rest is in the buffer
     chunks: list[npt.NDArray[Any]] = field(default_factory=list)  # in memory
     array: zarr.Array[Any] | None = None  # on disk
+    digests: list[str] = field(default_factory=list)  # of its chunks' files
 
     @property
     def tail(self) -> npt.NDArray[Any]:
@@ -141,6 +143,7 @@ class Record:
                 "chunk_rows": len(column.buffer),
                 "piece": column.piece,
                 "tail": torch.from_numpy(tail),
+                "digests": column.digests[: column.stored // len(column.buffer)],
             }
         return state
 
@@ -148,7 +151,7 @@ class Record:
         """Goes back to the rows there were when `state_dict` was called.
 
         Raises:
-            InputError: it has other columns, or chunks of another size.
+            InputError: it has other columns, or chunks of another size, or a chunk on the disk is damaged.
         """
         there = {name: (held["chunk_rows"], held.get("piece", 0)) for name, held in state.items()}
         here = {name: (len(column.buffer), column.piece) for name, column in self._columns.items()}
@@ -159,6 +162,8 @@ class Record:
             column.count = column.stored = held["rows"] - len(tail)
             column.chunks.clear()
             if column.array is not None:
+                column.digests = list(held.get("digests", []))  # not in checkpoints of earlier versions
+                self._require_whole(name, column)
                 with writing(self.run):
                     column.array.resize((column.stored, *column.array.shape[1:]))
             for row in tail:
@@ -188,6 +193,17 @@ class Record:
             self._write_chunk(name, column)
         column.stored = column.count
 
+    def _require_whole(self, name: str, column: _Column) -> None:
+        """Zarr reads a chunk that is missing as zeros: what a run goes on from is to be what it wrote."""
+        for number, digest in enumerate(column.digests):
+            file = self._chunk_file(name, column, number)
+            if not file.is_file() or file_digest(file) != digest:
+                raise InputError(f"run {self.run} is damaged ({file} is not as written): give --force to begin anew")
+
+    def _chunk_file(self, name: str, column: _Column, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder.joinpath(name, "c", str(number), *["0"] * (column.buffer.ndim - 1))
+
     def _remove_strays(self, name: str, chunks: int) -> None:
         """Removes half-written files, and chunks past the end, of a process that was killed."""
         assert self.folder is not None
@@ -197,13 +213,13 @@ class Record:
 
     def _write_chunk(self, name: str, column: _Column) -> None:
         """Writes the buffer's rows as one chunk, which begins where the stored rows end."""
-        assert self.folder is not None
         assert column.array is not None
-        place = [str(column.stored // len(column.buffer)), *["0"] * (column.buffer.ndim - 1)]
-        file = self.folder.joinpath(name, "c", *place)
+        number = column.stored // len(column.buffer)
+        file = self._chunk_file(name, column, number)
         with writing(self.run):
             column.array.resize((column.count, *column.array.shape[1:]))
             if column.piece:  # Zarr would put the rows into the shard that a killed process left, and first read it
                 file.unlink(missing_ok=True)
             column.array[column.stored : column.count] = column.tail
+            column.digests[number:] = [file_digest(file)]
         self._unsynchronised.add(file)

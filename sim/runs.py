@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,10 @@ Compute = Callable[["RunInProgress"], xr.Dataset]
 
 CHECKED_BYTES = 1 << 26
 """Size of a trajectory up to which every checksum is checked when it is opened."""
+
+
+LONGEST_NAME = 255 - len("..replaced")
+"""Bytes of a run's name: file systems take 255, and the store puts words around it."""
 
 
 @dataclass(frozen=True)
@@ -165,16 +170,17 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thor
     """
     _require_name(name)
     folder = root / name
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError(f"there is no run {folder}: make it with {made_by}")
     _require_replaceable(folder)
     try:
-        config = json.loads((folder / "config.json").read_text())
-        environment = json.loads((folder / "environment.json").read_text())
-        check_files(
-            folder / "trajectory.zarr", json.loads((folder / "manifest.json").read_text()), CHECKED_BYTES, thorough
-        )
+        config, environment, manifest = (_read_json(folder / f"{part}.json") for part in _DESCRIPTIONS)
+        if wrong := [key for key, kind in _TYPES.items() if not isinstance(environment.get(key), kind)]:
+            raise ValueError(f"environment.json has no {wrong[0]}")
+        check_files(folder / "trajectory.zarr", manifest, CHECKED_BYTES, thorough)
         data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False, chunks=None)
+    except PermissionError as error:
+        raise InputError(f"run {folder} cannot be read ({error.strerror}): change its permissions") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"run {folder} is damaged ({what}): delete it and make it again") from None
@@ -242,13 +248,35 @@ def _obtain(
 
 def _require_name(name: str) -> None:
     """Refuses a name that is not one folder's in the store, or is hidden, as half-made runs are."""
-    if not name or Path(name).name != name or name.startswith("."):
+    if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
         raise InputError(f"the run's name is {name!r}: give one word without / that does not begin with a dot")
+    if (size := len(os.fsencode(name))) > LONGEST_NAME:
+        raise InputError(f"the run's name has {size} bytes: give at most {LONGEST_NAME}")
+
+
+_DESCRIPTIONS = ("config", "environment", "manifest")
+_TYPES: dict[str, type | tuple[type, ...]] = {"command": str, "commit": str, "device": str, "seconds": (int, float)}
+"""What readers take from a run's environment."""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object of a JSON file.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except RecursionError:
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return values
 
 
 def _require_replaceable(place: Path) -> None:
     """Refuses to make a run where something else lies, which would be deleted."""
-    if place.exists() and not (place / "config.json").is_file():
+    if (place.exists() and not (place / "config.json").is_file()) or (place.is_symlink() and not place.exists()):
         raise InputError(f"{place} is there and holds no run: give another name or --runs another folder")
 
 
@@ -290,10 +318,11 @@ def _begin(
 ) -> Checkpoints:
     """The checkpoints of the half-made run if it can go on, else those of a folder made anew."""
     circumstances = {"device": describe_device(device), "torch": str(torch.__version__), "commit": _commit()}
+    circumstances["ranks"] = str(rank_count())
     checkpoints = Checkpoints(place, partial / "checkpoints", circumstances, every_seconds)
     if checkpoints.exist and not force:
         try:
-            there = json.loads((partial / "config.json").read_text())
+            there = _read_json(partial / "config.json")
         except (OSError, ValueError):
             raise InputError(f"{partial / 'config.json'} is damaged: give --force to make the run anew") from None
         _require_same(place, "is half made", there, wanted)
@@ -329,7 +358,7 @@ def _move_into_place(partial: Path, root: Path, name: str) -> None:
         os.replace(place, replaced)
     os.replace(partial, place)
     synchronise([root])
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
     shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
 
@@ -337,7 +366,15 @@ def _put_back_replaced(root: Path, name: str) -> None:
     place, replaced = root / name, root / f".{name}.replaced"
     if replaced.exists() and not place.exists():
         os.replace(replaced, place)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
+
+
+def _remove(place: Path) -> None:
+    """Removes a run's folder, or the link that stood for one."""
+    if place.is_symlink():
+        place.unlink()
+    else:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _json(values: object) -> bytes:
@@ -347,10 +384,11 @@ def _json(values: object) -> bytes:
 def _environment(device: torch.device, started: float) -> dict[str, Any]:
     packages = ("torch", "numpy", "scipy", "xarray", "zarr")
     return {
-        "command": " ".join(["python -m", Path(sys.argv[0]).parent.name or "?", *sys.argv[1:]]),
+        "command": f"python -m {Path(sys.argv[0]).parent.name or '?'} {shlex.join(sys.argv[1:])}".rstrip(),
         "commit": _commit(),
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
+        "ranks": rank_count(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: metadata.version(name) for name in packages},

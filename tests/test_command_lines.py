@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import runpy
 import subprocess
@@ -103,6 +105,30 @@ def test_an_interrupt_ends_with_a_line_and_status_130(capsys: pytest.CaptureFixt
         main({"go": interrupted}, prog="python -m it", description="it", args=["go"])
     assert stop.value.code == 130
     assert "reads what is finished and goes on from checkpoints" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EACCES, "change its permissions or give another folder"),
+        (errno.ENAMETOOLONG, "give a shorter name"),
+        (errno.EIO, "give another folder"),
+    ],
+)
+def test_a_refusal_of_the_system_ends_with_a_line_and_status_2(
+    number: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk while a report is written, a folder that may not be read."""
+
+    def refused() -> int:
+        raise OSError(number, os.strerror(number), "report/report.html")
+
+    with pytest.raises(SystemExit) as stop:
+        main({"go": refused}, prog="python -m it", description="it", args=["go"])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err
+    assert re.fullmatch(rf"python -m it: report/report\.html cannot be used \([^)\n]+\): {says}[^\n]*\n", line)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import inspect
 import io
@@ -141,12 +142,31 @@ def main(
         # The reader of our output has gone (`… | head`); what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        where = "a file" if error.filename is None else error.filename
+        print(f"{prog}: {where} cannot be used ({error.strerror or error}): {mend(error)}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print(
             f"{prog}: interrupted; given again, the command reads what is finished and goes on from checkpoints",
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def mend(error: OSError) -> str:
+    """What the user can do about a refusal of the system.
+
+    >>> mend(OSError(errno.EACCES, "Permission denied"))
+    'change its permissions or give another folder'
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room and give the same command again, which goes on from the last checkpoint"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "change its permissions or give another folder"
+    if error.errno == errno.ENAMETOOLONG:
+        return "give a shorter name"
+    return "give another folder"
 
 
 def _dispatch(commands: Commands, words: list[str], prog: str, description: str, default: str | None) -> int | None:

@@ -49,7 +49,8 @@ def write_report(folder: Path, report: Report) -> None:
 def _as_json(report: Report, groups: list[dict[str, Any]], stable: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "preset": report.preset,
-        "every_claim_holds": all(v.holds for v in report.verdicts),
+        "every_judged_claim_holds": not report.failed,
+        "claims_not_judged": sum(not v.judged for v in report.verdicts),
         "claims": [_claim_json(v) for v in report.verdicts],
         "predictions": None if report.predictions is None else report.predictions.as_dict(),
         "groups": groups,

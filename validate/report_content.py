@@ -78,5 +78,9 @@ class Report:
         elif names:
             words = f"{', '.join(names)} did not hold"
         else:
-            words = f"all {judged} claims judged hold, and every control fails" if judged else "no claim was judged"
+            words = "no claim was judged"
+            if judged == 1:
+                words = "the one claim judged holds, and its control fails"
+            elif judged:
+                words = f"all {judged} claims judged hold, and every control fails"
         return f"{words}; {lacking} not judged" if lacking else words

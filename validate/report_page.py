@@ -195,7 +195,7 @@ def _group_row(group: dict[str, Any]) -> str:
             ("Rule", text(rule)),
             ("One group", text(_counts(pair["positive_classes"]))),
             ("The other", text(_counts(pair["negative_classes"]))),
-            ("Energy", "" if pair["energy_share"] is None else f"{pair['energy_share']:.0%}"),
+            ("Energy", "—" if pair["energy_share"] is None else f"{pair['energy_share']:.0%}"),
         )
         for rule, pair in rows
     )

@@ -191,6 +191,12 @@ def test_the_gallery_stands_alone_escapes_and_shows_verdicts(tmp_path: Path) -> 
     report.write_text("{damaged")
     write_gallery(tmp_path, [entry], report)
     assert "No report was found" in (tmp_path / "index.html").read_text()
+    # A picture of an earlier run is not shown as one of now.
+    write_gallery(tmp_path, [entry], report, {"F1": "run x is damaged"})
+    page = (tmp_path / "index.html").read_text()
+    assert "0 of 1" in page
+    assert "run x is damaged" in page
+    assert 'href="F1.pdf" download' not in page
 
 
 def test_the_guide_has_small_pictures_and_names_what_is_not_drawn(tmp_path: Path, tiny_quick: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import pickle
@@ -64,6 +65,24 @@ def test_any_damaged_byte_or_cut_is_seen(data: st.DataObject) -> None:
         assert found[0] == 1
         assert not path.exists()
     assert "step-000000000002.pt of run runs/a is damaged" in said.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"no archive", b"numbers", b""])
+def test_a_file_of_something_else_is_damage_too(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its digest fits."""
+    _save(_checkpoints(tmp_path / "c"), 1)
+    if content == b"numbers":
+        held = io.BytesIO()
+        torch.save({"numbers": [1, 2]}, held)
+        content = held.getvalue()
+    (tmp_path / "c" / "step-000000000002.pt").write_bytes(content + hashlib.sha256(content).digest())
+    (tmp_path / "c" / "step-000000000003.pt").mkdir()
+    found = _checkpoints(tmp_path / "c").latest()
+    assert found is not None
+    assert found[0] == 1
+    assert "step-000000000002.pt of run runs/a is damaged" in capsys.readouterr().err
 
 
 def test_other_circumstances_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,18 +25,35 @@ def _never() -> xr.Dataset:
     raise AssertionError("computed")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../evil", "a/b", ".hidden", "/abs"])
+NAMES = ["", ".", "..", "../evil", "a/b", ".hidden", "/abs", "two\nlines", "a" * 246, "ä" * 123]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("force", [False, True])
 def test_a_name_that_is_not_one_word_is_refused_before_anything_is_computed(
     name: str, force: bool, tmp_path: Path
 ) -> None:
     store = tmp_path / "runs"
-    with pytest.raises(InputError, match="the run's name is") as caught:
+    with pytest.raises(InputError, match=r"the run's name (is|has 246 bytes)") as caught:
         obtain_run(store, name, Config(), _never, device=torch.device("cpu"), force=force)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="the run's name is"):
+    with pytest.raises(InputError, match=r"the run's name (is|has)"):
         read_run(store, name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_is_taken(tmp_path: Path) -> None:
+    for force in (False, True):
+        obtain_run(
+            tmp_path, "a" * 245, Config(), lambda: xr.Dataset({"x": 1.0}), device=torch.device("cpu"), force=force
+        )
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_link_to_nothing_is_refused_before_anything_is_computed(force: bool, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no run"):
+        obtain_run(tmp_path, "a", Config(), _never, device=torch.device("cpu"), force=force)
 
 
 @pytest.mark.parametrize("force", [False, True])

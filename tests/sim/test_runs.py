@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -18,7 +19,7 @@ import pytest
 import torch
 import xarray as xr
 
-from sim import RunInProgress, list_runs, obtain_resumable_run, obtain_run, read_run, runs
+from sim import Checkpoints, RunInProgress, checkpoints, list_runs, obtain_resumable_run, obtain_run, read_run, runs
 from sim.device import choose_device
 from theory import InputError
 
@@ -101,8 +102,17 @@ def _flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _words_as_seconds(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": "long"}))
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "broken configuration": ("config.json", lambda path: path.write_text("{"), ""),
+    "a list as configuration": ("config.json", lambda path: path.write_text("[]"), "config.json holds no object"),
+    "too deep a configuration": ("config.json", lambda path: path.write_text("[" * 10**5), "config.json"),
+    "an environment without contents": ("environment.json", lambda path: path.write_text("{}"), "no command"),
+    "words as seconds": ("environment.json", _words_as_seconds, "environment.json has no seconds"),
+    "a manifest of nothing": ("manifest.json", lambda path: path.write_text("{}"), "lists no trajectory"),
     "no manifest": ("manifest.json", Path.unlink, "manifest.json"),
     "empty manifest": ("manifest.json", lambda path: path.write_text("3"), ""),
     "other metadata": ("trajectory.zarr/zarr.json", lambda path: path.write_text("{}"), "zarr.json has 2 bytes"),
@@ -212,6 +222,44 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsy
     assert "step-000000000005.pt" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, _cut, _flip_a_bit])
+def test_a_half_made_run_does_not_go_on_from_a_damaged_chunk(tmp_path: Path, harm: Callable[[Path], object]) -> None:
+    """Zarr reads a missing one as zeros, and the finished run's checksums would be those of the zeros."""
+
+    def small(run: RunInProgress, stop: int | None = None) -> xr.Dataset:
+        run.record._chunk_bytes = 24  # two steps
+        return _steps(run, stop=stop)
+
+    with pytest.raises(Stopped):
+        obtain_resumable_run(tmp_path, "a", Config(), partial(small, stop=7), device=CPU)
+    chunk = tmp_path / ".a.partial" / "trajectory.zarr" / "loss" / "c" / "1" / "0"
+    whole = chunk.read_bytes()
+    harm(chunk)
+    with pytest.raises(InputError, match=r"loss/c/1/0 is not as written\): give --force to begin anew") as caught:
+        obtain_resumable_run(tmp_path, "a", Config(), small, device=CPU)
+    assert "\n" not in str(caught.value)
+    chunk.write_bytes(whole)
+    run = obtain_resumable_run(tmp_path, "a", Config(), small, device=CPU)
+    np.testing.assert_array_equal(run.data["loss"].values[:, 0], np.arange(12))
+
+
+def test_a_half_made_run_says_that_there_were_more_ranks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over ranks round otherwise."""
+    with monkeypatch.context() as then:
+        then.setattr(runs, "rank_count", lambda: 1)
+        _stop_at(tmp_path, 5)
+    checkpoint = max((tmp_path / ".a.partial" / "checkpoints").iterdir())
+    held = checkpoints._read(checkpoint)
+    assert held is not None
+    assert held["circumstances"]["ranks"] == "1"
+    Checkpoints(tmp_path, checkpoint.parent, held["circumstances"] | {"ranks": "2"}).save(5, held["state"])
+    run = obtain_resumable_run(tmp_path, "a", Config(), _steps, device=CPU)
+    assert "ranks 2 then, 1 now: its bits may differ" in capsys.readouterr().err
+    assert run.environment["ranks"] == 1
+
+
 def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
     def second(run: RunInProgress) -> xr.Dataset:
         with pytest.raises(InputError, match=rf"is being made by another process \({os.getpid()}\)") as caught:
@@ -269,6 +317,30 @@ def test_where_the_disk_is_full_nothing_finished_is_lost(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == [".a.partial", "b"]
     assert float(read_run(tmp_path, "b").data["loss"][0, 0]) == 1.0
     assert obtain_resumable_run(tmp_path, "a", Config(), _steps, device=CPU).environment["resumed_at"] == [5]
+
+
+def test_what_cannot_be_locked_or_read_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".a.lock").mkdir()
+    with pytest.raises(InputError, match=r"a cannot be written \(Is a directory\): give another folder"):
+        obtain_run(tmp_path, "a", Config(), _data, device=CPU)
+    obtain_run(tmp_path, "b", Config(), _data, device=CPU)
+
+    def denied(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(InputError, match=r"b cannot be read \(Permission denied\): change its permissions"):
+        read_run(tmp_path, "b")
+
+
+def test_a_link_to_a_run_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    obtain_run(tmp_path / "elsewhere", "a", Config(), _data, device=CPU)
+    (tmp_path / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    for value in (2.0, 3.0):
+        run = obtain_run(tmp_path, "a", Config(), lambda value=value: _data(value), device=CPU, force=True)
+        assert float(run.data["loss"][0, 0]) == value
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "elsewhere"]
+    assert float(read_run(tmp_path / "elsewhere", "a").data["loss"][0, 0]) == 1.0
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path: Path) -> None:

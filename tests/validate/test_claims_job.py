@@ -235,6 +235,9 @@ def test_a_failure_and_a_claim_not_judged_are_told_apart() -> None:
     assert report.headline == "C8 did not hold; 1 not judged"
     assert [v.claim.needs for v in report.failed] == [("base",)]
     assert Report("tiny", [], [verdicts[1]], []).headline == "no claim was judged; 1 not judged"
+    holding = dataclasses.replace(verdicts[0], holds=True)
+    of_one = Report("tiny", [], [holding, verdicts[1]], []).headline
+    assert of_one == "the one claim judged holds, and its control fails; 1 not judged"
 
 
 def constant(value: float) -> Callable[[Evidence], Sequence[float]]:

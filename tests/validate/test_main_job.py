@@ -36,7 +36,7 @@ def test_the_main_job_reports_what_holds_and_what_does_not(tmp_path: Path, capsy
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     holds = {c["claim"]: c["holds"] for c in report["claims"]}
     assert all(value == (name[0] == "T") for name, value in holds.items())
-    assert not report["every_claim_holds"]
+    assert not report["every_judged_claim_holds"]
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     for outside in ("http://", "https://", "<script", 'src="/', "$"):

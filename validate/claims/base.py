@@ -181,10 +181,10 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
     interval, control_interval = mean_interval(values), mean_interval(control_values)
     if not np.isfinite(interval).all():
         reason = "the statistic is not defined for every seed"
-    elif not claim.bound.holds_for(interval):
-        reason = f"the interval leaves {claim.bound}"
     elif claim.needs and len(values) == 1:
         return _not_judged(claim, kind, "one seed has no interval")
+    elif not claim.bound.holds_for(interval):
+        reason = f"the interval leaves {claim.bound}"
     elif not np.isfinite(control_interval).all():
         reason = "the control is not defined for every seed"
     elif not claim.bound.fails_for(control_interval):
