@@ -131,13 +131,13 @@ def check() -> Sequence[Check]:
     """Descent from the slow state, and from 30 % beside it, on a power-law covariance."""
     model, states, lr = _run(3000, kick=1.0)
     slow = slow_state(model, states, lr)
-    square = states.s[:-2, 0] ** 2
     balance = model.alpha[0] * states.c[:-1] * states.s[:-1, 0] ** 2 - drive(model, states)[:-1]
     moved = np.diff(states.c) / lr
+    balance_after = model.alpha[0] * states.c[1:] * states.s[1:, 0] ** 2 - drive(model, states)[1:]
     excess = edge_units(model, states, lr).excess[:-2]
     # The start is on the slow state to first order only; what that leaves dies out.
     late = slice(1500, None)
-    error = _rms(square / slow.leading - 1, late)
+    unkicked = model, states, lr
     model, kicked, lr = _run(3000, kick=1.3)
     deviation = np.abs(kicked.s[:-2, 0] ** 2 / slow_state(model, kicked, lr).leading - 1)
     where = settled(model, kicked, lr)[:-2]
@@ -147,15 +147,15 @@ def check() -> Sequence[Check]:
             "descent: αcs² = D − (c' − c)/η at every step, largest difference",
             float(np.abs(balance + moved).max()),
             1e-12,
-            float(np.abs(balance - moved).max()),
-            "c' − c with the other sign",
+            float(np.abs(balance_after + moved).max()),
+            "αcs² and D of the step after",
         ),
         Check(
             "rms relative error of (D/(αc))(1 − Δ² ln D/(2g)), in units of D/(αc)'s own",
-            _rms(square / slow.amplitude - 1, late) / error,
+            _amplitude_error(*unkicked, late),
             0.1,
-            _rms(square / (slow.leading * (1 - slow.correction)) - 1, late) / error,
-            "correction with the other sign",
+            _amplitude_error(*_run(3000, kick=1.05), late),
+            "a start 5 % beside the slow state",
         ),
         Check(
             "rms of e − e_slow, in units of e's own",
@@ -187,6 +187,12 @@ def _run(steps: int, kick: float) -> tuple[Model, State, float]:
     slow = slow_state(model, State(np.full(3, threshold), np.array(path), np.zeros((3, 1))), lr)
     start = State(threshold * np.sqrt(1 + slow.excess[0] / 2), path[0], np.sqrt(kick * slow.amplitude))
     return model, gradient_descent(model, start, lr, steps).state, lr
+
+
+def _amplitude_error(model: Model, states: State, lr: float, late: slice) -> float:
+    """Error of the amplitude with its correction, in units of that without."""
+    slow, square = slow_state(model, states, lr), states.s[:-2, 0] ** 2
+    return _rms(square / slow.amplitude - 1, late) / _rms(square / slow.leading - 1, late)
 
 
 def _rms(values: Array, where: slice) -> float:

@@ -128,15 +128,16 @@ def _polynomial(step: sp.Matrix) -> sp.Expr:
 
 def check() -> Sequence[Check]:
     """Thresholds measured in the model on a slow ramp, the two-cycles, and the edge state with momentum."""
-    heavy, heavy_control = _ramp(Momentum(2 * 1.5 / 8e4, 0.5), 4e4)
-    ahead, ahead_control = _ramp(Momentum(1.5 / 2e4, 0.5, nesterov=True), 1e4)
-    adam, adam_control = _adam_ramp()
+    heavy, heavy_control = (_ramp(Momentum(3 / 8e4, mu), 4e4, 8e4) for mu in (0.5, 0.48))
+    ahead, ahead_control = (_ramp(Momentum(1.5 / 2e4, mu, nesterov=True), 1e4, 2e4) for mu in (0.5, 0.48))
+    adam, adam_control = (_adam_ramp(beta1) for beta1 in (0.9, 0.89))
     gaps = [_sign_gap(alpha) for alpha in (2.0, 200.0)]
-    edge, amplitude = _edge(0.5)
+    (edge, amplitude), (off_edge, off_amplitude) = (_edge(0.5, scale) for scale in (1.0, 0.25))
     fractions = np.array([1 - 1e-6, 1 + 1e-6])
     rules = (Momentum(0.1, 0.9), Momentum(0.1, 0.9, 0.5), Momentum(0.1, 0.9, nesterov=True), Adam(0.1))
     signs = [growth_per_step(rule, fractions * rule.threshold) - 1 for rule in rules]
     plain = [growth_per_step(rule, fractions * 2 / rule.lr) - 1 for rule in rules]
+    turn = "relative error of {} at the turn of |s|"
     return (
         Check(
             "quadratic: rules whose growth a step does not pass 1 between λ*(1 ∓ 1e-6)",
@@ -145,9 +146,9 @@ def check() -> Sequence[Check]:
             float(sum(not below < 0 < above for below, above in plain)),
             "2/η for every rule",
         ),
-        Check("model, heavy ball μ = ½: relative error of αc² at the turn of |s|", heavy, 1e-3, heavy_control, "2/η"),
-        Check("model, Nesterov μ = ½: relative error of αc² at the turn of |s|", ahead, 1e-3, ahead_control, "2/η"),
-        Check("model, Adam: relative error of αc²/P at the turn of |s|", adam, 1e-2, adam_control, "2/η"),
+        Check("model, heavy ball μ = ½: " + turn.format("αc²"), heavy, 1e-3, heavy_control, "μ = 0.48"),
+        Check("model, Nesterov μ = ½: " + turn.format("αc²"), ahead, 1e-3, ahead_control, "μ = 0.48"),
+        Check("model, Adam: " + turn.format("αc²/P"), adam, 1e-2, adam_control, "β₁ = 0.89"),
         Check(
             "sign descent, α = 2 and 200: error of the cycle's two values, in η",
             max(error for error, _ in gaps),
@@ -159,15 +160,15 @@ def check() -> Sequence[Check]:
             "edge of stability, μ = ½: relative error of mean αc²",
             abs(edge - 1),
             1e-2,
-            abs(1.5 * edge - 1),
-            "2/η",
+            abs(off_edge - 1),
+            "a quarter of the step size, which ends below the threshold",
         ),
         Check(
             "edge of stability, μ = ½: relative error of mean s² = D/(αc)",
             abs(amplitude - 1),
             0.1,
-            abs(amplitude / 1.5 - 1),
-            "the amplitude times 1 + μ",
+            abs(off_amplitude - 1),
+            "the same run",
         ),
     )
 
@@ -180,25 +181,25 @@ def _state(c_start: float, b: float, s: float) -> State:
     return State(np.array(c_start), np.array([b]), np.array([s]))
 
 
-def _ramp(rule: Momentum, alpha: float) -> tuple[float, float]:
-    """Relative error of the threshold and of 2/η: c² grows slowly through 2, s starts too small to act back."""
+def _ramp(rule: Momentum, alpha: float, expected: float) -> float:
+    """Relative error of the αc² at which |s| turns: c² grows slowly through 2, s starts too small to act back."""
     rate = rule.lr * (1 - rule.dampening) / (1 - rule.mu)
     c_start = np.sqrt(1.8)
-    run = descend_with(_model(alpha), _state(c_start, c_start, 1e-6), rule, round(0.2 / rate))
+    run = descend_with(_model(alpha), _state(c_start, c_start, 1e-6), rule, round(0.3 / rate))
     size = np.abs(run.state.s[:, 0])
-    falls = np.diff(np.log(size))[: np.flatnonzero(size > 1e-4)[0]] < 0
+    falls = np.diff(np.log(size[: np.flatnonzero(size > 1e-4)[0] + 1])) < 0
     turn = float(alpha * run.state.c[np.flatnonzero(falls)[-1] + 1] ** 2)
-    return abs(turn / rule.threshold - 1), abs(turn * rule.lr / 2 - 1)
+    return abs(turn / expected - 1)
 
 
-def _adam_ramp() -> tuple[float, float]:
-    """The same for Adam: at the minimum, s dies out, P decays with it, and αc²/P ramps up."""
-    rule, alpha, c_minimum = Adam(1e-3, eps=1e-9), 20.0, np.sqrt(3.0)
+def _adam_ramp(beta1: float) -> float:
+    """The same for Adam and β₁ = 0.9: at the minimum, s dies out, P decays with it, and αc²/P ramps up."""
+    rule, alpha, c_minimum = Adam(1e-3, beta1=beta1, eps=1e-9), 20.0, np.sqrt(3.0)
     model = _model(alpha)
     run = descend_with(model, _state(c_minimum, c_minimum, 40 / rule.threshold), rule, 2500)
     ratio = alpha * run.state.c**2 / preconditioner(model, run, rule)[:, -1]
     turn = float(ratio[np.argmin(np.abs(run.state.s[:, 0]))])
-    return abs(turn / rule.threshold - 1), abs(turn * rule.lr / 2 - 1)
+    return abs(turn / Adam(rule.lr, eps=rule.eps).threshold - 1)
 
 
 def _sign_gap(alpha: float) -> tuple[float, float]:
@@ -209,12 +210,12 @@ def _sign_gap(alpha: float) -> tuple[float, float]:
     return float(np.abs(last - right).max() / rule.lr), float(np.abs(last - wrong).max() / rule.lr)
 
 
-def _edge(mu: float) -> tuple[float, float]:
-    """Mean αc² over its threshold and mean s² over D/(αc), in the second half of a run at the edge."""
+def _edge(mu: float, scale: float) -> tuple[float, float]:
+    """Mean αc² over its threshold and mean s² over D/(αc), in a run's second half, at the edge if the scale is 1."""
     rng, alpha = np.random.default_rng(1), 100.0
     beta, b = rng.normal(size=100), rng.normal(size=100)
     model = Model(np.array([alpha]), 3 * beta / np.linalg.norm(beta), power_law_covariance(100, 1.0))
-    rule = Momentum(2 * (1 + mu) / (1.1 * alpha), mu)
+    rule = Momentum(scale * 2 * (1 + mu) / (1.1 * alpha), mu)
     start = State(np.sqrt(0.88), 0.4 * b / np.linalg.norm(b), np.array([0.01]))
     state = descend_with(model, start, rule, 5500).state
     half = slice(2750, None)
