@@ -64,6 +64,13 @@ def test_the_standard_error_is_that_of_repetitions() -> None:
     np.testing.assert_allclose(scatter, claimed, rtol=0.4)
 
 
+def test_the_standard_error_of_two_probes_is_half_their_difference() -> None:
+    operator = MatrixOperator(torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64)))
+    found = spectral_density(operator, generator=_generator(), probes=2)
+    first, second = (found.weights * found.nodes).sum(axis=1)
+    assert found.mean(lambda x: x) == pytest.approx(((first + second) / 2, abs(first - second) / 2), rel=1e-12)
+
+
 spectra = st.lists(st.sampled_from([-30.0, -1.0, 0.0, 0.0, 1.0, 1.0, 7.5]), min_size=1, max_size=12)
 
 

@@ -62,6 +62,12 @@ def test_the_bound_is_reached_in_two_dimensions() -> None:
         assert error * theta == pytest.approx(5 - theta)
 
 
+def test_the_residuals_of_all_pairs_count_in_the_bound_of_each() -> None:
+    """0.3² + 0.4² over the gap of 9 − 8, relative to each value."""
+    errors = ritz_value_errors(torch.tensor([0.3, 0.4]), torch.tensor([10.0, 9.0]), 8.0)
+    assert errors.tolist() == pytest.approx([0.25 / 10, 0.25 / 9])
+
+
 def _recycled(matrix: Tensor, chosen: list[int]) -> Recycled:
     values, vectors = torch.linalg.eigh(matrix)
     return Recycled(vectors.flip(1)[:, chosen].T.contiguous(), values.flip(0)[chosen])

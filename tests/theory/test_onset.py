@@ -19,6 +19,7 @@ from theory.onset import (
     FLOAT64,
     Onset,
     Seed,
+    _measured_error,
     observed_onset,
     population_onset,
     rounding_noise,
@@ -94,6 +95,14 @@ def test_onset_on_samples_lies_within_the_stated_error_nine_times_in_ten() -> No
     # Control: without rounding the prediction comes late wherever noise is the seed.
     assert len(without_noise) == 25
     assert _share_within(without_noise) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("seed", "delay", "error"),
+    [(Seed.NOISE, 1000, 40.0), (Seed.RESIDUE, 1000, 200.0), (Seed.NOISE, 100, 5.0), (Seed.RESIDUE, 20, 5.0)],
+)
+def test_the_stated_error_is_a_share_of_the_delay_and_at_least_five_steps(seed: Seed, delay: int, error: float) -> None:
+    assert _measured_error(seed, delay) == error
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [(np.float64, FLOAT64), (np.float32, FLOAT32)])

@@ -220,6 +220,21 @@ def test_standard_errors_are_right_for_noise_in_y() -> None:
     assert abs(rows[:, 4].mean()) < 0.03
 
 
+def test_standard_errors_of_a_short_series_are_those_of_least_squares() -> None:
+    """By QR, with the squares left over divided by 8 − 3."""
+    n, lr, rng = 8, 0.1, np.random.default_rng(0)
+    x, y = rng.normal(size=(2, n))
+    summed = np.append(0.0, np.cumsum(x[:-1] ** 2))
+    design = np.stack([np.ones(n), lr * np.arange(n), -lr / 2 * summed], axis=1)
+    q, r = np.linalg.qr(design)
+    inverse = np.linalg.inv(r)
+    left = y - q @ (q.T @ y)
+    errors = np.linalg.norm(inverse, axis=1) * math.sqrt(left @ left / 5)
+    fit = fit_reduced_map(x, y, lr)
+    assert (fit.a, fit.b) == pytest.approx((inverse @ q.T @ y)[1:], rel=1e-9)
+    assert (fit.a_error, fit.b_error) == pytest.approx(errors[1:], rel=1e-9)
+
+
 def test_noise_in_x_biases_a_by_its_variance_and_the_correction_removes_it() -> None:
     a, b = 30.0, 200.0
     size = math.sqrt(float(np.mean(_orbit(a, b, 0.02, 0.05, 0.0, 249)[:, 0] ** 2)))

@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from strategies import finite
 
 from theory import InputError, Model, State
-from theory.spikes import approach_energy, lambert_height, spike_height, spike_of
+from theory.spikes import approach_energy, error_bound, lambert_height, spike_height, spike_of
 
 
 def _first_spike(g: float, start: float, e: float = 0.0, m: float = 0.0, between_steps: bool = False) -> float:
@@ -74,6 +74,12 @@ def test_the_error_bound_holds_with_the_drive_falling(log_g: float, depth: float
     spike = spike_height(g, g * math.exp(-depth), e, m)
     assume(bool(spike.valid))
     assert abs(spike.height / _first_spike(g, g * math.exp(-depth), e, m) - 1) <= spike.error
+
+
+def test_a_falling_drive_widens_the_bound_by_twice_its_square_over_the_height() -> None:
+    height, m = np.array(0.3), 0.05
+    assert error_bound(height) == pytest.approx(0.06)
+    assert error_bound(height, m) == pytest.approx(0.06 + 2 * m**2 / 0.3)
 
 
 def test_the_bound_is_not_idle_and_the_simpler_formulas_break_it() -> None:

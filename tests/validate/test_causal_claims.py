@@ -166,6 +166,19 @@ def test_of_a_rule_that_passes_between_two_measurements_the_one_before_counts(ev
         assert ratio == pytest.approx(np.log10(expected / np.median(base.values)))
 
 
+@pytest.mark.parametrize("role", ["base", "adam"])
+def test_one_outlying_probe_leaves_the_ratio_of_steps_alone(role: str, evidence: Evidence) -> None:
+    e = evidence.networks[0]
+    run = e.runs[role].copy(deep=True)
+    steps = WINDOWS.edge if role == "base" else steps_between(run, edge_losses(e.run, WINDOWS))
+    assert steps is not None
+    measured, along = run["step_measured"].values, run["step_along_top"].values
+    inside = np.flatnonzero((measured >= steps.start) & (measured < steps.stop))
+    assert len(inside) > 2
+    along[inside[along[inside].argmax()]] = 1e6
+    assert step_ratio(_with(e, **{role: run}), WINDOWS, "adam") == step_ratio(e, WINDOWS, "adam")
+
+
 def test_nearness_looks_as_far_as_the_loss_of_the_steps_judged(evidence: Evidence) -> None:
     """A base run whose loss is lower in the selection window than in the next would be compared for longer."""
     e = evidence.networks[0]
@@ -229,3 +242,9 @@ def test_without_opposing_groups_the_imbalance_is_that_of_random_groups() -> Non
         table, batch = by_epoch(minibatches(seed, bounce=0.0))
         values.append(imbalance(table[:6], batch[:6], seed)[0])
     assert np.median(values) == pytest.approx(1, abs=0.35)
+
+
+def test_examples_that_are_hard_all_along_are_no_imbalance() -> None:
+    table, batch = by_epoch(minibatches(0, bounce=1.0))
+    own_level = 10 * np.random.default_rng(0).normal(size=table.shape[1])
+    assert imbalance(table + own_level, batch, 0)[0] == pytest.approx(imbalance(table, batch, 0)[0], rel=1e-9)

@@ -144,6 +144,22 @@ def test_the_two_groups_count_alike(evidence: Evidence) -> None:
     assert judge(OF["C5d"], evidence).values == pytest.approx((7.0,) * 3)
 
 
+def test_gradients_are_judged_on_steps_that_the_groups_were_not_chosen_on(evidence: Evidence) -> None:
+    windows = evidence.networks[0].windows
+    assert windows is not None
+
+    def turning(data: xr.Dataset) -> xr.Dataset:
+        data["group_cosine"].values[:] = np.where(data["edge_measured"] < windows.evaluate.start, -0.9, 0.9)
+        return data
+
+    assert judge(OF["C5a"], _changed(evidence, "edge", turning)).values == pytest.approx((0.9,) * 3)
+
+
+def test_the_top_eigenvector_is_no_part_of_the_bulk_in_the_growth_factor(evidence: Evidence) -> None:
+    """The other three have the median 20, at which 1 − ηλ is 0; x grows by −1."""
+    assert judge(OF["C6"], evidence).control_values == pytest.approx((-1.0,) * 3)
+
+
 def test_the_bulk_is_its_median_direction(evidence: Evidence) -> None:
     """One of the three bulk eigenvectors swings as the bounce does, as where two eigenvalues are close."""
 

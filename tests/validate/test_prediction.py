@@ -18,11 +18,11 @@ from theory.configuration import DescentConfig
 from theory.reduced_map import ReducedMap
 from validate.claims.base import mean_interval
 from validate.prediction.layers import LayerSeries, clopper_pearson, flow_layers, score_layers
-from validate.prediction.map_at import map_at, map_before_onset
+from validate.prediction.map_at import last_before_onset, map_at, map_before_onset
 from validate.prediction.oscillation import predict_oscillation
 from validate.prediction.quantities import QUANTITIES, Point, Quantity
 from validate.prediction.scores import PredictedRun, r_squared, relative_error, score
-from validate.prediction.spikes import first_spike, spike_steps
+from validate.prediction.spikes import Spike, first_spike, later_period_point, rise_point, spike_steps
 from validate.prediction.stretches import (
     SETTLING,
     _standing,
@@ -66,6 +66,26 @@ def test_the_growth_law_waits_until_the_gain_is_reached(excess: float, gain: flo
     assert point.predicted == steps
     assert trace.onset is not None
     assert point.measured == trace.onset - trace.start_step
+
+
+@pytest.mark.parametrize(("series", "size"), [("x", "start_size"), ("top_x", "top_start_size")])
+def test_the_size_at_the_start_is_of_the_steps_before_it_alone(series: str, size: str) -> None:
+    trace = rising(0.002, 0.05, 1e-3)
+    for at, same in ((trace.start_step, True), (trace.start_step - 1, False)):
+        values = getattr(trace, series).copy()
+        values[at] = 1e3
+        assert (getattr(dataclasses.replace(trace, **{series: values}), size) == getattr(trace, size)) is same
+
+
+def test_x_at_a_measurement_is_that_of_the_step_before_times_its_growth() -> None:
+    trace = rising(0.002, 0.05, 1e-3)
+    steady = dataclasses.replace(trace, excess=np.full_like(trace.excess, 0.3))
+    index = last_before_onset(steady)
+    assert index is not None
+    assert index > steady.start
+    found = map_at(steady, index)
+    assert found is not None
+    assert found.x == pytest.approx(1.3 * abs(steady.x[steady.measured[index] - 1]), rel=1e-12)
 
 
 def test_the_variance_ahead_is_told_from_what_ends_before_it() -> None:
@@ -141,6 +161,26 @@ def test_the_time_between_spikes_is_the_orbits(g: float, size: float) -> None:
     for name in ("period", "period, a after spike"):
         assert points[name].predicted == pytest.approx(points[name].measured, rel=0.15, abs=1), name
     assert points["period of the orbit"].predicted == pytest.approx(points["period of the orbit"].measured, rel=0.1)
+
+
+def test_the_floor_ends_five_steps_before_the_onset() -> None:
+    """The loss falls in a straight line, and steps up just after it."""
+    trace = rising(0.002, 0.05, 1e-3)
+    assert trace.onset is not None
+    spike = Spike(trace.onset + 4, 1.0)
+    loss = 1 - 1e-3 * np.arange(len(trace.steps))
+    loss[trace.onset - 5 :] += 0.5
+    loss[spike.peak] += 2
+    assert rise_point(dataclasses.replace(trace, loss=loss), 1.0, spike).measured == pytest.approx(2.5, rel=1e-9)
+
+
+def test_the_later_period_is_that_of_the_twenty_steps_from_the_spike_on() -> None:
+    trace = rising(3e-4, 0.05, after=200)
+    rising_a = trace.a * np.arange(len(trace.measured))
+    spike = Spike(int(trace.measured[6]), 1.0)
+    told = later_period_point(dataclasses.replace(trace, a=rising_a), spike).predicted
+    # Measurements 6 to 9: their median is 7.5.
+    assert told == pytest.approx(ReducedMap(7.5 * trace.a[0], trace.b[0], trace.lr).period)
 
 
 def _runs(points: dict[float, list[tuple[float, float]]]) -> list[PredictedRun]:
@@ -378,8 +418,8 @@ def test_what_is_less_its_drift_keeps_the_growth_of_what_alternates(r: float, dr
     np.testing.assert_allclose(x[1:], (-r) ** t[1:] * (1 + 1 / r) / 2, rtol=1e-6, atol=1e-9 * (1 + abs(drift)))
 
 
-def test_an_onset_at_a_measurement_is_seen_there() -> None:
-    """There x is the size of the whole bounce, since its direction changes."""
+def test_from_an_onset_at_a_measurement_on_the_bounce_is_followed() -> None:
+    """There x is the size of the whole bounce, since its direction changes; and the curvature is along it."""
     orbits = (rising(0.002, 0.05, 1e-3 * 1.04**k) for k in range(40))
     orbit = next(o for o in orbits if o.onset is not None and o.onset % EVERY == 0)
     assert orbit.onset is not None
@@ -387,9 +427,12 @@ def test_an_onset_at_a_measurement_is_seen_there() -> None:
     edge = slice(begin, end)
     windows = Windows(begin, slice(200, 280), slice(begin, end - 60), slice(end - 60, end), edge, slice(0, 9))
     base, edge_study = recorded(orbit, 1.0)
+    edge_study["bounce_curvature"] = edge_study["bounce_curvature"] + 7.0
     trace = read_trace(base, edge_study, windows)
     assert trace.onset == orbit.onset
     assert trace.onset_size == pytest.approx(abs(orbit.x[orbit.onset]))
+    later = trace.measured >= orbit.onset
+    assert trace.excess == pytest.approx(np.where(later, orbit.excess + 7 * orbit.lr, orbit.excess))
 
 
 def test_without_an_onset_or_with_a_negative_a_nothing_is_predicted() -> None:

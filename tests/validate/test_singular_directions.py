@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import validate.singular_directions as module
 from sim.record import Record
 from theory.command_line import InputError
-from validate.opposing_groups import singular_pairs, stability
+from validate.opposing_groups import OpposingPair, singular_pairs, stability
 from validate.singular_directions import singular_directions
 
 
@@ -96,3 +96,11 @@ def test_stability_is_one_for_the_same_examples_and_chance_for_others() -> None:
     assert wandering.mean < 0.1
     assert steady.chance < 0.05
     assert np.isnan(stability(same[:1], 1000, rng).mean)
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_chance_is_that_of_the_best_of_as_many_pairs_as_the_longest_list_holds(pairs: int) -> None:
+    """Of four examples two a side: a random pair is the same in one case of three, and half the same in the others."""
+    pair = OpposingPair(np.array([0, 1]), np.array([2, 3]), 1.0, 1.0)
+    found = stability([[pair], [pair] * pairs], 4, np.random.default_rng(0), draws=1000)
+    assert found.chance == pytest.approx(1 - (2 / 3) ** pairs / 2, abs=0.025)
