@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -105,6 +106,22 @@ def test_an_interrupt_ends_with_a_line_and_status_130(capsys: pytest.CaptureFixt
         main({"go": interrupted}, prog="python -m it", description="it", args=["go"])
     assert stop.value.code == 130
     assert "reads what is finished and goes on from checkpoints" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["validate", "paper_figs"])
+def test_an_interrupt_during_the_imports_ends_without_a_word(package: str) -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-v", "-m", package, "--help"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert started.stderr is not None
+    for line in started.stderr:  # Python's own words on what it imports
+        if line.startswith("import 'numpy"):
+            break
+    started.send_signal(signal.SIGINT)
+    words = started.stderr.read()
+    assert started.wait() == -signal.SIGINT
+    assert "Traceback" not in words
+    assert "KeyboardInterrupt" not in words
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import io
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, get_type_hints
@@ -133,6 +134,8 @@ def main(
         SystemExit: always; status 0, the command's own status, or 2 on bad input.
     """
     words = list(sys.argv[1:] if args is None else args)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as during the imports
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(_dispatch(commands, words, prog, description, default) or 0)
     except InputError as error:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the imports take seconds: an interrupt ends them without a traceback, until `main` begins
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from sim.distributed import processes
 from theory.command_line import main
 from validate.claims_job import claims_job

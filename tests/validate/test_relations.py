@@ -48,15 +48,11 @@ def examine(relation: Relation, config: Configuration) -> None:
 
 
 @pytest.mark.parametrize("name", RELATIONS)
-def test_the_relation_holds_wherever_its_hypotheses_do(name: str) -> None:
+@settings(max_examples=EXAMPLES)
+@given(data=st.data())
+def test_the_relation_holds_wherever_its_hypotheses_do(name: str, data: st.DataObject) -> None:
     relation = RELATIONS[name]
-
-    @settings(max_examples=EXAMPLES)
-    @given(configurations(relation.domain))
-    def on_many(config: Configuration) -> None:
-        examine(relation, config)
-
-    on_many()
+    examine(relation, data.draw(configurations(relation.domain)))
 
 
 @pytest.mark.parametrize("name", RELATIONS)
@@ -104,7 +100,7 @@ def test_a_failure_shrinks_to_a_small_configuration_and_prints_its_command() -> 
         fails = config.width >= 8 and config.seed >= 5
         return Measurement({statistic: float("nan") if fails else 0.0}, {})
 
-    broken = replace(relation, measure=measure)
+    broken = replace(relation, measure=measure, bounds={statistic: relation.bounds[statistic]})
 
     @settings(max_examples=200, database=None)
     @given(configurations(broken.domain))
@@ -132,6 +128,28 @@ def test_the_verdict_is_vacuous_where_a_hypothesis_is_not_met_and_a_statistic_th
         "vacuous",
     ]
     assert verdict(0.5, True, multiple=9) == "vacuous"
+
+
+def test_a_statistic_that_is_not_there_is_outside_its_bound_unless_some_networks_have_it_not() -> None:
+    bound = Bound(high=1.0)
+    for statistics, optional, verdict, control_fails in (
+        ({}, (), "fails", False),
+        ({"x": 0.0}, (), "fails", False),
+        ({"x": 2.0}, (), "fails", False),
+        ({"x": 0.0}, ("y",), "holds", False),
+        ({"x": 2.0}, ("y",), "fails", True),
+        ({"x": 2.0, "y": 0.0}, ("y",), "fails", False),
+        ({"x": 2.0, "y": 2.0}, (), "fails", True),
+    ):
+        relation = replace(
+            RELATIONS["interlacing"],
+            bounds={"x": bound, "y": bound},
+            measure=lambda _, statistics=statistics: Measurement(statistics, {}),
+            measure_control=lambda _, statistics=statistics: Measurement(statistics, {}),
+            optional=optional,
+        )
+        assert relation.examine(Configuration()).verdict == verdict
+        assert relation.examine_control(Configuration()).control_fails is control_fails
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -73,6 +73,7 @@ class Relation:
         control: the case in which every statistic must miss its bound, in words.
         measure: examines a configuration.
         measure_control: the same for the control.
+        optional: statistics that some networks have not.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Relation:
     control: str
     measure: Measure
     measure_control: Measure
+    optional: tuple[str, ...] = ()
 
     def examine(self, config: Configuration) -> Examination:
         """Runs one example and judges it."""
@@ -113,12 +115,16 @@ class Examination:
 
     @property
     def missed(self) -> tuple[str, ...]:
-        """Statistics outside their bounds; one that is not a number is outside."""
+        """Statistics outside their bounds; one that is no number, or is not there and not optional, is outside."""
+        values = {name: self.measured.statistics.get(name, float("nan")) for name in self.relation.bounds}
         return tuple(
             name
-            for name, value in self.measured.statistics.items()
-            if not self.relation.bounds[name].holds_for((value, value))
+            for name, bound in self.relation.bounds.items()
+            if not bound.holds_for((values[name], values[name])) and not self._left_out(name)
         )
+
+    def _left_out(self, name: str) -> bool:
+        return name in self.relation.optional and name not in self.measured.statistics
 
     @property
     def verdict(self) -> Literal["holds", "fails", "vacuous"]:
@@ -129,8 +135,9 @@ class Examination:
 
     @property
     def control_fails(self) -> bool:
-        """For a control: every statistic misses its bound."""
-        return set(self.missed) == set(self.measured.statistics)
+        """For a control: every statistic is there, but for optional ones, and misses its bound."""
+        there = set(self.measured.statistics)
+        return set(self.relation.bounds) - set(self.relation.optional) <= there and there <= set(self.missed)
 
     def __str__(self) -> str:
         met = [f"  {'met' if good else 'NOT MET':8}{words}" for words, good in self.measured.hypotheses.items()]

@@ -79,4 +79,5 @@ INVARIANCES = Relation(
     control="an example left out; the chunks' means averaged whatever their sizes; half of the examples' losses scaled",
     measure=_measure,
     measure_control=lambda config: _measure(config, mutilated=True),
+    optional=(_CHUNKS,),
 )
