@@ -154,7 +154,14 @@ def obtain_resumable_run(
     return _read_with_others(root, name)
 
 
-def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thorough: bool = False) -> Run:
+def read_run(
+    root: Path,
+    name: str,
+    *,
+    config: object | None = None,
+    made_by: str = "python -m validate",
+    thorough: bool = False,
+) -> Run:
     """Opens a finished run; the trajectory is read when it is used.
 
     The size of every file is checked, and the checksum of the metadata and, up to `CHECKED_BYTES`, of everything.
@@ -162,11 +169,12 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thor
     Args:
         root: folder that holds the runs.
         name: name of the run's folder.
+        config: a dataclass instance that it must have been made with, on any device; not asked when not given.
         made_by: the command that makes it, for the error's text.
         thorough: checks every checksum, however large the run.
 
     Raises:
-        InputError: no such run, or its files are damaged.
+        InputError: no such run, its files are damaged, or it was made with another configuration.
     """
     _require_name(name)
     folder = root / name
@@ -174,7 +182,7 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thor
         raise InputError(f"there is no run {folder}: make it with {made_by}")
     _require_replaceable(folder)
     try:
-        config, environment, manifest = (_read_json(folder / f"{part}.json") for part in _DESCRIPTIONS)
+        there, environment, manifest = (_read_json(folder / f"{part}.json") for part in _DESCRIPTIONS)
         if wrong := [key for key, kind in _TYPES.items() if not isinstance(environment.get(key), kind)]:
             raise ValueError(f"environment.json has no {wrong[0]}")
         check_files(folder / "trajectory.zarr", manifest, CHECKED_BYTES, thorough)
@@ -184,7 +192,10 @@ def read_run(root: Path, name: str, *, made_by: str = "python -m validate", thor
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"run {folder} is damaged ({what}): delete it and make it again") from None
-    return Run(name, config, environment, data)
+    if config is not None:
+        wanted = _plain({**_as_dict(config), "device": there.get("device")})
+        _require_same(folder, "was made", there, wanted)
+    return Run(name, there, environment, data)
 
 
 def list_runs(root: Path) -> list[str]:
@@ -241,8 +252,8 @@ def _obtain(
                 _finish(partial, {**environment, "resumed_at": checkpoints.resumed_at}, data, record)
                 _move_into_place(partial, root, name)
         finally:
-            if not checkpoints.exist:
-                shutil.rmtree(partial, ignore_errors=True)
+            if partial.exists() and not checkpoints.exist:
+                _remove_failed(partial)
     return read_run(root, name)
 
 
@@ -367,6 +378,17 @@ def _put_back_replaced(root: Path, name: str) -> None:
     if replaced.exists() and not place.exists():
         os.replace(replaced, place)
     _remove(replaced)
+
+
+def _remove_failed(partial: Path) -> None:
+    """Removes what a failed end has written; Zarr's other threads may be about to write, and make the folder again."""
+    gone = 0
+    for _ in range(20):
+        shutil.rmtree(partial, ignore_errors=True)
+        time.sleep(0.02)
+        gone = 0 if partial.exists() else gone + 1
+        if gone == 2:
+            return
 
 
 def _remove(place: Path) -> None:

@@ -139,7 +139,7 @@ def minutes_left(plan: Sequence[PlannedRun], gradient: float) -> float:
 
 def finished_base(config: RunConfig, runs: Path) -> Base | None:
     """A base run of the store, for what is derived from it; None where it has no windows at 2/η."""
-    data = read_run(runs, config.name).data
+    data = read_run(runs, config.name, config=config).data
     windows = find_windows(data)
     return None if windows is None else Base(data, windows)
 

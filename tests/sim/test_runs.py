@@ -138,6 +138,13 @@ def test_a_damaged_run_is_said_to_be_damaged(tmp_path: Path, damage: str) -> Non
     assert "delete it and make it again" in line
 
 
+def test_a_run_of_another_configuration_is_refused_where_one_is_asked_for(tmp_path: Path) -> None:
+    obtain_run(tmp_path, "a", Config(), _data, device=CPU)
+    assert read_run(tmp_path, "a", config=Config()).config["lr"] == 0.1
+    with pytest.raises(InputError, match=r"another configuration \(lr: 0.1 there, 0.2 wanted\)"):
+        read_run(tmp_path, "a", config=Config(lr=0.2))
+
+
 def test_the_checksums_of_a_large_run_are_compared_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     obtain_run(tmp_path, "a", Config(), _data, device=CPU)
     _flip_a_bit(tmp_path / "a" / "trajectory.zarr" / "loss" / "c" / "0" / "0")
