@@ -30,7 +30,7 @@ from sim.losses import LossRule
 from sim.networks import load_parameters, parameter_vector
 from sim.progress import progress_bar
 from sim.record import Record
-from sim.training import Descent, Probe, StatefulProbe
+from sim.training import Descent, Probe, StatefulProbe, checked_weights
 from theory.command_line import InputError, require_all, require_positive
 
 Rule = Literal["RK23", "RK45"]
@@ -138,14 +138,18 @@ def flow(
         progress: whether to show it.
 
     Raises:
-        InputError: times that do not increase from 0 on, minibatches, or chunks that cut batch norm's batch.
+        InputError: no times, or some that do not increase from 0 on, weights that make no mean, minibatches, or chunks
+            that cut batch norm's batch.
     """
     at = np.atleast_1d(np.asarray(times, dtype=np.float64))
+    if not at.size:
+        raise InputError("the flow has no times: give at least one")
     require_all("time of the flow", at, (at >= 0) & (np.diff(at, prepend=-1) > 0), "increasing times of at least 0")
     if batches.size is not None:
         raise InputError(f"minibatches have {batches.size} examples: the flow is of all examples, give a chunk alone")
     batches.require_whole_batch_norm(network, len(inputs))
-    weights = None if example_weights is None else example_weights / example_weights.sum()
+    checked = checked_weights(example_weights, len(inputs))
+    weights = None if checked is None else checked / checked.sum()
     objective = MeanLoss(network, inputs, labels, loss=loss, weights=weights, ghost_batches=batches.ghost)
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (len(inputs),), loss_dtype)

@@ -70,6 +70,11 @@ class SizeLaw:
                 f"{self.family} sizes of tail index {self.tail} have an infinite second moment: no population loss, "
                 "no Gram matrix to converge to; give a cutoff, or a tail above 2 and another family than stable"
             )
+        if not 0 < self.second_moment < math.inf:
+            raise InputError(
+                f"{self.family} sizes of tail {self.tail} and cutoff {self.cutoff} have a second moment of "
+                f"{self.second_moment:g} in double precision: give a smaller tail or a larger cutoff"
+            )
 
     @property
     def second_moment(self) -> float:
@@ -194,7 +199,8 @@ def _second_moment(family: Family, a: float, cutoff: float) -> float:
         case "log-normal":
             # min(X, T)² splits at T: E X²; X < T is a Gaussian probability of the law tilted by X², plus T² P(X > T)
             z = math.log(cutoff) / a
-            below = math.exp(2 * a * a) * float(special.ndtr(z - 2 * a))
+            with np.errstate(over="ignore"):  # infinite then, and refused
+                below = float(np.exp(2 * a * a + special.log_ndtr(z - 2 * a)))
             return below + (cutoff**2 * float(special.ndtr(-z)) if cutoff < math.inf else 0.0)
         case "stable":
             return _stable_second_moment(a, cutoff)
@@ -208,7 +214,8 @@ def _integral_of_tail(law: stats.distributions.rv_frozen, cutoff: float) -> floa
         return 4 * x * x * float(law.sf(x))
 
     high = math.log(cutoff)
-    pieces = [(min(low, high), min(low + 4, high)) for low in range(-20, math.ceil(max(high, -20)) + 4, 4)]
+    lowest = min(-20, math.floor(high) - 20)
+    pieces = [(min(low, high), min(low + 4, high)) for low in range(lowest, math.ceil(max(high, -20)) + 4, 4)]
     return math.fsum(integrate.quad(integrand, low, top, epsrel=1e-11)[0] for low, top in pieces if low < top)
 
 

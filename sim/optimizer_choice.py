@@ -24,7 +24,7 @@ class OptimizerChoice:
 
     kind: Literal["gd", "momentum", "adam", "split_sgd", "sam"] = "gd"
     """gd: gradient descent; momentum: heavy-ball momentum, dampened or not; adam: Adam; split_sgd: `SplitSGD`;
-    sam: sharpness-aware minimisation, with momentum where it is given."""
+    sam: sharpness-aware minimisation."""
     momentum: float = 0.9
     """μ of momentum and split_sgd, β₁ of adam; sam and gd take none."""
     dampening: float = 0.0
@@ -51,6 +51,10 @@ class OptimizerChoice:
             raise InputError(f"radius is {self.radius}: give a number of at least 0")
         if self.kind == "split_sgd" and self.threshold is None:
             raise InputError("split_sgd has no threshold: give the size of gradient above which it takes sign steps")
+        for name in ("epsilon", "sign_lr", "threshold"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise InputError(f"{name} is {value}: give a number of at least 0")
         if not 0 <= self.dampening <= 1:
             raise InputError(f"dampening is {self.dampening}: give a number from 0 to 1")
 

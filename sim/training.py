@@ -141,7 +141,7 @@ def descend(
     record.declare("loss", ("step", "example"), (count,), loss_dtype)
     inputs = arithmetic.arrange(network, inputs)
     whole = batches.ghost or takes_batch_statistics(network) or not loss.divides
-    objective = _Objective(network, inputs, labels, loss, _checked(example_weights, count), arithmetic, whole)
+    objective = _Objective(network, inputs, labels, loss, checked_weights(example_weights, count), arithmetic, whole)
     run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
     with progress_bar(range(run.resume(checkpoints), steps), description, show=progress) as bar:
         for step in bar:
@@ -210,7 +210,12 @@ class _Objective:
         return torch.where(total > 0, total, 1.0)
 
 
-def _checked(weights: Tensor | None, count: int) -> Tensor | None:
+def checked_weights(weights: Tensor | None, count: int) -> Tensor | None:
+    """The examples' weights in float32.
+
+    Raises:
+        InputError: they make no mean.
+    """
     if weights is None:
         return None
     if weights.shape != (count,) or not bool(torch.isfinite(weights).all() and (weights >= 0).all() and weights.any()):

@@ -80,7 +80,8 @@ def logistic_group_losses(model: LogisticModel, state: State) -> tuple[Array, Ar
 def logistic_group_gap(model: LogisticModel, state: State) -> Array:
     """ℓ₊ − ℓ₋ = −E[z + ln cosh((z−M)/2) − ln cosh((z+M)/2)], exactly.
 
-    Odd in z with slope −2 E σ(−M) at 0; linear in z, equal to −z, only where every margin M is 0.
+    Odd in z with slope −2 E σ(−M) at 0; linear in z, equal to −z, where M is as often positive as negative: where its
+    law is symmetric about 0, for a single margin only at 0.
 
     >>> m = LogisticModel(q=[[1.0]], fraction=1.0, alpha=4.0)
     >>> float(logistic_group_gap(m, State(1.0, [0.0], [0.5])))  # M = 0, z = 1·0.5·2

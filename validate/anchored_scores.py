@@ -118,8 +118,9 @@ them. Concentration: the mean of c. Pairs: the effective number of directions. S
 Gaussian images have each class's mean and covariance; shuffled are the same images, labels permuted. Both are drawn
 anew for each seed. The reference of an anchor is real images at the same η, that of real images those at the first η.
 At equal loss: the run with less loss at its crossing over its first 60 steps there, the other later, when it has come
-down to that loss. In brackets: 90 % intervals, over examples in the first table, Student's over seeds in the second. A
-run that does not cross 2/η has no score. Nothing is judged.
+down to that loss. In brackets: 90 % intervals, over examples in the first table, Student's over seeds in the second.
+That over examples leans low, and may lie wholly below a score near 1, for a resample unbalances the sides. A run that
+does not cross 2/η has no score. Nothing is judged.
 """
 
 RUN_HEAD = "network, images, η, seed, score, energy, concentration, pairs, surrogate, loss, crossing, largest ηλ/2"

@@ -93,9 +93,14 @@ class Effect:
         return tuple(a - b for a, b in zip(self.values["opposing"], self.values[control], strict=True))
 
     def tells_apart(self, control: str) -> bool | None:
-        """Whether the differences' interval leaves out 0; None where there is none: one seed, or one undefined."""
-        low, high = mean_interval(self.differences(control))
-        if len(self.differences(control)) < 2 or not np.isfinite([low, high]).all():
+        """Whether the differences' interval leaves out 0; None where there is none.
+
+        That is with one seed, with an undefined one, and where all differences are the same, which says nothing of how
+        they scatter.
+        """
+        differences = self.differences(control)
+        low, high = mean_interval(differences)
+        if len(set(differences)) < 2 or not np.isfinite([low, high]).all():
             return None
         return low > 0 or high < 0
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import xarray as xr
 
 from sim.losses import LossRule
 from theory.command_line import InputError
-from validate.cifar10 import Images
+from validate.cifar10 import CLASSES, Images
 from validate.singular_directions import singular_directions
 from validate.windows import Windows
 
@@ -92,13 +92,17 @@ class Intervention:
         weights[self._index(len(weights))] = self.amount if self.kind == "down_weight" else 0.0
         return weights
 
-    def loss(self, rule: LossRule, count: int) -> LossRule:
-        """The rule of the examples' losses, with the chosen ones' capped where they are clipped."""
+    def loss(self, rule: LossRule) -> LossRule:
+        """The rule of the examples' losses, with that of marked ones capped where they are clipped."""
+        return CappedLoss(rule.kind, rule.label_smoothing, self.amount) if self.kind == "clip" else rule
+
+    def targets(self, labels: torch.Tensor) -> torch.Tensor:
+        """(n,) what the loss is given for labels: those of clipped examples marked."""
         if self.kind != "clip":
-            return rule
-        caps = np.full(count, np.inf, np.float32)
-        caps[self._index(count)] = self.amount
-        return CappedLoss(rule.kind, rule.label_smoothing, torch.from_numpy(caps))
+            return labels
+        marked = labels.clone()
+        marked[torch.from_numpy(self._index(len(labels))).to(labels.device)] += len(CLASSES)
+        return marked
 
     def _index(self, count: int) -> Indices:
         if max(self.examples) >= count:
@@ -110,21 +114,14 @@ class Intervention:
 
 @dataclass(frozen=True)
 class CappedLoss(LossRule):
-    """min(ℓ_i, cap_i) of all examples at once, in their order: for full batches that are not cut into chunks."""
+    """min(ℓ_i, cap) of marked examples, whose label has the number of classes added; so it serves any chunk of them."""
 
-    caps: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    """(n,) cap of each example, infinite for none."""
-    divides: ClassVar[bool] = False
+    cap: float = np.inf
 
     def __call__(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(n,) capped losses.
-
-        Raises:
-            InputError: these are not all examples.
-        """
-        if len(outputs) != len(self.caps):
-            raise InputError(f"a batch has {len(outputs)} of {len(self.caps)} examples: clip in full batches, uncut")
-        return torch.minimum(super().__call__(outputs, labels), self.caps.to(outputs))
+        """(n,) losses, capped where marked."""
+        losses = super().__call__(outputs, labels % outputs.shape[1])
+        return torch.where(labels < outputs.shape[1], losses, losses.clamp(max=self.cap))
 
 
 def choose_examples(base: xr.Dataset, windows: Windows, count: int, seed: int) -> Mapping[str, Indices]:

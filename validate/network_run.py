@@ -48,8 +48,12 @@ class Intervention(Protocol):
         """(n,) weight of each example in the mean loss, 0 for one that is removed; None for all alike."""
         ...
 
-    def loss(self, rule: LossRule, count: int) -> LossRule:
-        """The rule of the losses of so many examples, given the run's."""
+    def loss(self, rule: LossRule) -> LossRule:
+        """The rule of the examples' losses, given the run's."""
+        ...
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """(n,) what that rule is given for (n,) labels."""
         ...
 
 
@@ -155,9 +159,10 @@ def run_network(
     loss = config.loss
     if config.intervention is not None:
         images = config.intervention.images(images)
-        loss = config.intervention.loss(config.loss, len(images.labels))
+        loss = config.intervention.loss(config.loss)
     example_weights = None if weights is None else torch.from_numpy(weights).to(device)
     inputs, labels = network_tensors(config.architecture, images, device)
+    targets = labels if config.intervention is None else config.intervention.targets(labels)
     network = build(config.architecture, IMAGE_SHAPE, len(CLASSES), config.seed).to(device)
     if start is not None:
         load_parameters(network, torch.from_numpy(start).to(device))
@@ -165,7 +170,7 @@ def run_network(
     sharpness = SharpnessProbe(
         network,
         inputs,
-        labels,
+        targets,
         config.lr,
         every=config.measure_every,
         blocks_every=config.blocks_every,
@@ -189,7 +194,7 @@ def run_network(
     descent = descend(
         network,
         inputs,
-        labels,
+        targets,
         lr=config.lr,
         steps=config.steps,
         optimizer=config.optimizer.factory(),

@@ -52,7 +52,8 @@ class OpposingScore:
     Attributes:
         score: the score.
         interval: 90 % percentile interval over resampled examples, the directions held fixed. It says what another
-            draw of examples would change; seeds of the network vary more: run several (`mean_interval`).
+            draw of examples would change. It leans low, and may lie wholly below a score near 1, as a resample
+            unbalances the two sides; seeds of the network vary more: run several (`mean_interval`).
         energy: Σ_k e_k, share of the alternating energy along the directions, on steps they were not found on.
         concentration: mean of c_k with weights e_k. Where every c_k ≥ κ, score = energy (concentration − κ)/(1 − κ).
         pairs: effective number of directions, (Σ_k e_k)²/Σ_k e_k².

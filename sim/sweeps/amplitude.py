@@ -71,6 +71,8 @@ class AmplitudeConfig(Study):
     def __post_init__(self) -> None:
         for name in ("examples", "fraction", "alpha", "spike_steps", "edge_steps"):
             require_positive(f"--{name.replace('_', '-')}", getattr(self, name))
+        if self.fraction > 1:
+            raise InputError(f"--fraction is {self.fraction}: give a number above 0 and at most 1")
         if self.edge_steps < 2:
             raise InputError(
                 f"--edge-steps is {self.edge_steps}: give at least 2, for T9's hypotheses are of three states"

@@ -85,9 +85,13 @@ class ChebyshevConfig(Study):
             of_seed = data.sel(seed=seed)
             loss = ((of_seed["output"] - of_seed["target"]) ** 2).mean("example").values / 2
             ratio = of_seed["sharpness"].values * self.lr / 2
+            start = f"  seed {seed}: loss {loss[0]:.3f} → "
+            if (diverged := int(of_seed["diverged_at"])) >= 0:
+                lines.append(f"{start}diverged at step {diverged}, ηλ/2 {ratio[0]:.2f} at the start")
+                continue
             late = np.median(ratio[len(ratio) // 2 :])
             lines.append(
-                f"  seed {seed}: loss {loss[0]:.3f} → {loss[-1]:.2g}, ηλ/2 {ratio[0]:.2f} at the start, "
+                f"{start}{loss[-1]:.2g}, ηλ/2 {ratio[0]:.2f} at the start, "
                 f"{ratio.max():.2f} at most, {late:.3f} in the median of the second half"
             )
         return "\n".join(lines)

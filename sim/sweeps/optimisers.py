@@ -335,13 +335,15 @@ def optimisers_table(data: xr.Dataset, config: OptimisersConfig) -> str:
         visible, unstable = v["amplitude"] >= VISIBLE, v["stability"] > 1
         known = np.isfinite(v["stability"])
         told = f"{int((visible == unstable)[known].sum())}/{int(known.sum())}" if known.any() else "-"
-        stability = f"{np.median(v['stability']):.3g}" if known.any() else "none"
+        stability = f"{_median(v['stability']):.3g}" if known.any() else "none"
         ratio = v["amplitude"] / v["predicted_amplitude"]
         lines.append(
-            f"  {rule:18}{np.median(v['lr']):9.3g}{np.median(v['reached']):9.0f}{np.median(v['reference']):9.0f}"
-            f"{np.median(v['amplitude']):17.3g}{_number(ratio):>13}{np.median(v['step_rms']):16.3g}"
-            f"{np.median(v['step_largest']):12.3g}{stability:>17}{told:>12}{_bracket(v, data['relative'].values)}"
+            f"  {rule:18}{_median(v['lr']):9.3g}{_median(v['reached']):9.0f}{_median(v['reference']):9.0f}"
+            f"{_median(v['amplitude']):17.3g}{_number(ratio):>13}{_median(v['step_rms']):16.3g}"
+            f"{_median(v['step_largest']):12.3g}{stability:>17}{told:>12}{_bracket(v, data['relative'].values)}"
         )
+        if missing := int((~np.isfinite(v["reached"])).sum()):
+            lines.append(f"  {'':18}{missing} of {v['reached'].size} samples did not come so far, and are left out")
     lines.append(
         f"medians over the samples. as told: an alternating part of z of {VISIBLE:g} or more just where the curvature "
         "exceeds the rule's threshold.\nits bracket: step sizes, over the theory's threshold, between which s begins "
@@ -361,5 +363,10 @@ def _bracket(v: dict[str, Floats], relative: Floats) -> str:
 
 
 def _number(values: Floats) -> str:
+    return f"{_median(values):.3f}" if np.isfinite(values).any() else "-"
+
+
+def _median(values: Floats) -> float:
+    """Of the samples that have the number."""
     known = values[np.isfinite(values)]
-    return f"{np.median(known):.3f}" if known.size else "-"
+    return float(np.median(known)) if known.size else math.nan

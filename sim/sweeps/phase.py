@@ -221,6 +221,7 @@ def phase_table(data: xr.Dataset, alpha: float) -> str:
         "  α‖β‖   descent's limit   no minimum    bounces from     diverges from    converge  oscillate+diverge settle",
     ]
     counts = np.zeros((2, 4), dtype=int)
+    settled = unsettled = 0
     for beta in data["beta"].values:
         row = data.sel(beta=beta)
         relative, phase = row["relative"].values, row["phase"].values
@@ -234,20 +235,25 @@ def phase_table(data: xr.Dataset, alpha: float) -> str:
         between = (relative > max(1.0, descent)) & ~beyond
         told = f"{int(swings[between].sum())}+{int(gone[between].sum())}/{calm[between].size}"
         lines.append(
-            f"{alpha * float(beta):6.4g}{descent:18.3f}{last:13.3f}{_bracket(relative, ~calm):>19}"
+            f"{alpha * float(beta):6.4g}{descent:18.3f}{last:13.3f}{_bracket(relative, swings | gone):>19}"
             f"{_bracket(relative, gone):>17}{_share(calm[below]):>10}{told:>19}{_share((calm | swings)[beyond]):>7}"
         )
         # The control: the boundary elsewhere, on the side on which it calls more runs so.
         far, near = relative < OFF * min(1.0, descent), (relative > max(1.0, descent) / OFF) & ~beyond
-        for i, (good, where) in enumerate(((calm, below), (~calm, between), (calm, far), (~calm, near))):
+        bounces = swings | gone
+        for i, (good, where) in enumerate(((calm, below), (bounces, between), (calm, far), (bounces, near))):
             counts[:, i] += int(good[where].sum()), good[where].size
+        settled += int((calm | swings)[beyond].sum())
+        unsettled += int((phase == PHASES.index("unsettled")).sum())
     right = [f"{good} of {count}" for good, count in counts.T]
     lines.append(
         f"told: below 1 and the descent's boundary a run converges: {right[0]} (control, a boundary {OFF:g} times as "
         f"far: {right[2]});\nabove both and up to the last it bounces, and oscillates or diverges: {right[1]} "
-        f"(control, one {OFF:g} times as near: {right[3]});\nbeyond the last no run settles. The theory has no "
-        "boundary for divergence: S_min only bounds where a run can settle."
+        f"(control, one {OFF:g} times as near: {right[3]});\nbeyond the last no run settles: {settled} did. The theory "
+        "has no boundary for divergence: S_min only bounds where a run can settle."
     )
+    if unsettled:
+        lines.append(f"{unsettled} runs are not settled after their steps, and count as none of these: raise --steps")
     return "\n".join(lines)
 
 

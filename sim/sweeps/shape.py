@@ -43,6 +43,9 @@ from theory.deep_network import DeepState, balanced_final_sharpness
 
 Floats = npt.NDArray[np.float64]
 
+ARRIVED = 1e-6
+"""Share of ½‖β‖² that the loss of descent may have left where its end stands for a minimum."""
+
 
 @dataclass(frozen=True)
 class ShapeConfig(Study):
@@ -149,7 +152,8 @@ class ShapeUnit(Unit):
         Returns:
             Data set with dimension ``seed``:
 
-            - at the end of descent that converges, extrapolated linearly to step size 0: ``sharpness``, and
+            - at the end of descent that converges, extrapolated linearly to step size 0, NaN where one of the two
+              gentle runs has not come to a minimum: ``sharpness``, and
               ``first_layer``, α‖a‖² with a = W_N ⋯ W_2; at depth 2 the bounds ``first_layer_low`` and
               ``first_layer_high`` of the latter from Q(0), NaN at others;
             - at the edge: ``crossing`` (first step with ηα‖a‖² > 2 and ‖a‖ rising), ``onset`` (first step from then on
@@ -182,6 +186,10 @@ class ShapeUnit(Unit):
         for i, (_, start) in enumerate(starts):
             half, whole = (_of_end(moments, [layer[-1, run].to(device) for layer in path]) for run in (i, count + i))
             row = {name: 2 * half[name] - whole[name] for name in whole}
+            # ½α of the loss no weights can lessen: the outliers' labels.
+            if max(half["loss"], whole["loss"]) - self.alpha / 2 > ARRIVED * float(model.beta @ model.beta) / 2:
+                row = dict.fromkeys(whole, math.nan)
+            del row["loss"]
             row |= self._of_edge(_observed([layer[:, 2 * count + i] for layer in path]), model, lrs[2])
             row |= self._predicted(model, start, lrs[2]) | _bounds(model, layers[i])
             rows.append(row)
@@ -255,12 +263,13 @@ def _observed(layers: list[torch.Tensor]) -> _Observed:
 
 
 def _of_end(moments: DiagonalMoments, layers: list[torch.Tensor]) -> dict[str, float]:
-    """Sharpness of the whole and of the first layer's block."""
+    """Sharpness of the whole and of the first layer's block, and the loss."""
     network = linear_network(moments, [layer[None] for layer in layers])
     recorded = network.record(network.start)
     return {
         "sharpness": float(recorded["sharpness"][0]),
         "first_layer": float(recorded["layer_sharpness"][0, 0]),
+        "loss": float(recorded["loss"][0]),
     }
 
 
@@ -304,7 +313,10 @@ def _line(row: xr.Dataset) -> str:
     slack = 1e-3 * v["first_layer"]  # what the extrapolation to step size 0 leaves
     within = (v["first_layer"] >= v["first_layer_low"] - slack) & (v["first_layer"] <= v["first_layer_high"] + slack)
     interval = f"[{v['first_layer_low'].mean():.1f}, {v['first_layer_high'].mean():.1f}]"
-    bounds = "" if np.isnan(v["first_layer_low"]).all() else f"{int(within.sum())}/{within.size} of {interval}"
+    arrived = np.isfinite(v["first_layer"])
+    bounds = "" if np.isnan(v["first_layer_low"]).all() else f"{int(within.sum())}/{arrived.sum()} of {interval}"
+    if not arrived.all():
+        bounds += f" {int((~arrived).sum())} not at a minimum: raise --steps"
     late, later = (_farthest(v["onset"] - v[f"{name}_onset"], 0.0) for name in ("predicted", "deeper"))
     return (
         f"{v['predicted_sharpness'][0]:8.2f}{_farthest(sharpness, 1.0):14.4f}{_median(v['predicted_onset']):12.0f}"

@@ -61,6 +61,8 @@ def test_a_fit_that_diverges_ends_there() -> None:
     assert 0 < step < 200
     assert np.isfinite(data["output"][:step]).all()
     assert np.isnan(data["output"][step:]).all()
+    steep = dataclasses.replace(FIT, lr=300.0, steps=200, seeds=(0,))
+    assert f"→ diverged at step {step}, ηλ/2" in steep.table(steep.combine([data]))
 
 
 def test_the_sweeps_go_through_the_run_store_and_print_a_table(tmp_path: Path) -> None:
@@ -118,6 +120,7 @@ def test_runs_that_never_settle_or_oscillate_are_undefined_not_zero() -> None:
         (lambda: ChebyshevConfig(seeds=(1, 1)), "--seeds has 1 twice"),
         (lambda: AmplitudeConfig(spike_lrs=(0.04, -1.0)), "--spike-lrs is -1.0"),
         (lambda: AmplitudeConfig(edge_lrs=()), "--edge-lrs is empty"),
+        (lambda: AmplitudeConfig(fraction=3.0), "--fraction is 3.0"),
     ],
 )
 def test_bad_input_is_one_line(bad: object, words: str) -> None:

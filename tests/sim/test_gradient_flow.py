@@ -364,6 +364,9 @@ def _steep(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         ({"times": [0.0, 1.0, 1.0]}, "time of the flow is 1.0: give increasing times"),
         ({"times": [-1.0]}, "time of the flow is -1.0"),
         ({"times": [0.0, np.nan]}, "time of the flow is nan"),
+        ({"times": []}, "the flow has no times"),
+        ({"times": [1.0], "example_weights": torch.zeros(30)}, "example weights have shape"),
+        ({"times": [1.0], "example_weights": -torch.ones(30)}, "example weights have shape"),
         ({"times": [1.0], "batches": Batches(size=10)}, "minibatches have 10 examples"),
     ],
 )

@@ -88,6 +88,17 @@ def test_second_moments_reach_their_limits_as_the_cutoff_goes() -> None:
     assert SizeLaw("stable", 2 - 1e-9, cutoff=50.0).second_moment == pytest.approx(2.0, rel=1e-6)
 
 
+@pytest.mark.parametrize(("a", "cutoff"), [(2.5, 1e-8), (1.0, 1e-12)])
+def test_far_below_its_scale_a_law_is_its_cutoff(a: float, cutoff: float) -> None:
+    """P(|X| > x) is 1 there."""
+    assert SizeLaw("student-t", a, cutoff).second_moment == pytest.approx(cutoff**2, rel=1e-6)
+
+
+def test_a_cutoff_keeps_the_moment_of_a_wide_log_normal_law_finite() -> None:
+    """E X² itself overflows; half of the sizes are at the cutoff, the others mostly far below."""
+    assert SizeLaw("log-normal", 40.0, cutoff=1.0).second_moment == pytest.approx(0.5, rel=0.02)
+
+
 def test_the_same_seed_gives_the_same_sizes_and_another_others() -> None:
     law = SizeLaw("stable", 1.3, cutoff=100.0)
     assert (_draw(law, 3, 50) == _draw(law, 3, 50)).all()
@@ -106,6 +117,8 @@ def test_the_same_seed_gives_the_same_sizes_and_another_others() -> None:
         (("pareto", math.nan), "tail is nan"),
         (("pareto", 1.5, 0.0), "cutoff is 0.0"),
         (("two-point", 3.0), "two-point sizes have no tail"),
+        (("log-normal", 20.0), "have a second moment of inf in double precision"),
+        (("student-t", 2.5, 1e-200), "have a second moment of 0 in double precision"),
     ],
 )
 def test_laws_without_a_second_moment_or_sense_are_refused(arguments: tuple[object, ...], words: str) -> None:

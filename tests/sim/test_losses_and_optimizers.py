@@ -226,6 +226,9 @@ def test_a_run_begun_from_a_snapshot_repeats_the_rest() -> None:
         ({"kind": "momentum", "dampening": 2.0}, "dampening is 2.0"),
         ({"kind": "split_sgd"}, "split_sgd has no threshold"),
         ({"kind": "sam", "radius": -1.0}, "radius is -1.0"),
+        ({"kind": "adam", "epsilon": -1.0}, "epsilon is -1.0"),
+        ({"kind": "split_sgd", "threshold": float("nan")}, "threshold is nan"),
+        ({"kind": "split_sgd", "threshold": 1.0, "sign_lr": -0.1}, "sign_lr is -0.1"),
     ],
 )
 def test_bad_optimisers_are_refused(values: dict[str, object], message: str) -> None:

@@ -82,6 +82,21 @@ def test_a_rule_that_never_makes_the_progress_is_left_out_and_the_table_still_pr
     assert data["reached"].isnull().all()
     assert data["amplitude"].isnull().all()
     assert "gd" in short.table(data)
+    assert "1 of 1 samples did not come so far, and are left out" in short.table(data)
+
+
+def test_a_sample_that_does_not_come_so_far_leaves_the_others_medians(data: xr.Dataset) -> None:
+    lacking = data.copy(deep=True)
+    for name, column in lacking.data_vars.items():
+        if "seed" in column.dims and column.dtype.kind == "f":
+            lacking[name] = column.where(lacking["seed"] == data["seed"][0])
+    of_first = OptimisersConfig(seeds=(0,), choices=24, d1=4, examples=8000, steps=600).table(data.isel(seed=[0]))
+    told = CONFIG.table(lacking).splitlines()
+    assert [line.split()[1:6] for line in told if "left out" not in line][2:-2] == [
+        line.split()[1:6] for line in of_first.splitlines()[2:-2]
+    ]
+    assert sum("1 of 2 samples did not come so far" in line for line in told) == data.sizes["rule"]
+    assert "left out" not in CONFIG.table(data)
 
 
 @pytest.mark.parametrize(

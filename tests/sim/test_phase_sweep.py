@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,16 @@ def test_the_table_tells_a_wrong_boundary() -> None:
     told = phase_table(data, 20.0)
     assert "converges: 4 of 4 (control, a boundary 1.5 times as far: 4 of 8)" in told
     assert "diverges: 4 of 4 (control, one 1.5 times as near: 4 of 6)" in told
+
+
+def test_runs_that_did_nothing_are_no_bounces() -> None:
+    """Without an opposing weight nothing can bounce, and so short a run is not settled."""
+    config = PhaseConfig(betas=(3.0,), lowest=0.5, highest=1.4, lrs=4, seeds=(0, 1), d1=10, steps=5, k=0.0)
+    data = config.combine([unit.run(CPU) for unit in config.units()])
+    assert (data["phase"] == PHASES.index("unsettled")).all()
+    table = phase_table(data, 20.0)
+    assert re.search(r"oscillates or diverges: 0 of [1-9]", table)
+    assert "8 runs are not settled after their steps" in table
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,14 @@ def data() -> xr.Dataset:
     return CONFIG.combine([unit.run(CPU) for unit in CONFIG.units()])
 
 
+def test_descent_that_is_still_on_its_way_is_not_held_against_theory() -> None:
+    """The step size shrinks with 1/α, the steps are as many."""
+    short = ShapeConfig(widths=(1,), depths=(2,), spreads=(0.0,), seeds=(0, 1), d1=6, alpha=500.0, steps=600)
+    data = short.combine([unit.run(CPU) for unit in short.units()])
+    assert np.isnan(data["sharpness"]).all()
+    assert "2 not at a minimum: raise --steps" in short.table(data)
+
+
 def test_rank_one_networks_end_and_oscillate_as_the_scalar_chain_does(data: xr.Dataset) -> None:
     exact = data.sel(spread=0.0)
     np.testing.assert_allclose(exact["sharpness"], exact["predicted_sharpness"], rtol=5e-4)

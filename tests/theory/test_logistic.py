@@ -82,6 +82,14 @@ def test_group_gap_is_the_difference_of_the_group_losses(case: tuple[LogisticMod
     assert logistic_group_gap(model, no_margin) == pytest.approx(-z, abs=1e-12 * (1 + abs(z)))
 
 
+@pytest.mark.parametrize("s", [0.1, 0.5, 2.0])
+def test_group_gap_is_linear_for_any_symmetric_law_of_margins(s: float) -> None:
+    model = LogisticModel([[1.0], [-1.0], [0.3], [-0.3]], 1.0, 4.0)
+    assert logistic_group_gap(model, State(1.0, [1.0], [s])) == pytest.approx(-2 * s, rel=1e-12)
+    lopsided = LogisticModel([[1.0], [-0.5]], 1.0, 4.0)
+    assert abs(logistic_group_gap(lopsided, State(1.0, [1.0], [s])) + 2 * s) > 1e-3
+
+
 def test_group_gap_has_slope_minus_two_sigma_at_zero() -> None:
     model = LogisticModel([[1.0], [-0.5]], 0.2, 0.2)
     z = 1e-5

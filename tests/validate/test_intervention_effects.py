@@ -163,6 +163,8 @@ def test_differences_are_paired_over_seeds() -> None:
     assert effect.differences("random") == pytest.approx([-0.1, -0.11, -0.09])
     assert effect.tells_apart("random") is True
     assert effect.tells_apart("hardest") is None
+    same = Effect("remove", "spikes", {"opposing": (2, 5, 9), "random": (1, 4, 8), "hardest": (2, 5, 9)})
+    assert (same.tells_apart("random"), same.tells_apart("hardest")) == (None, None)
     alone = Effect("remove", "sharpness", {choice: (float(i),) for i, choice in enumerate(CHOICES)})
     assert (alone.differences("random"), alone.tells_apart("random")) == ((-1.0,), None)
 

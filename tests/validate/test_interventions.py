@@ -14,7 +14,7 @@ from cases import planted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import Architecture, LossRule
+from sim import Architecture, Batches, LossRule
 from theory import InputError
 from validate.cifar10 import Images, first_of_each_class, load_embedded
 from validate.evidence import Store
@@ -70,18 +70,32 @@ def test_a_weight_of_one_changes_nothing_and_a_weight_of_nought_removes(images: 
 
 
 def test_a_clipped_example_has_no_gradient_above_the_cap_and_its_own_below() -> None:
-    outputs, labels = torch.zeros(3, 4, requires_grad=True), torch.tensor([0, 1, 2])
-    rule = Intervention("clip", (1,), 1.0).loss(LossRule(), 3)
-    losses = rule(outputs, labels)  # ln 4 each
-    assert losses.tolist() == pytest.approx([np.log(4), 1.0, np.log(4)])
+    outputs, labels = torch.zeros(3, 10, requires_grad=True), torch.tensor([0, 1, 2])
+    clip = Intervention("clip", (1,), 1.0)
+    rule, targets = clip.loss(LossRule()), clip.targets(labels)
+    assert labels.tolist() == [0, 1, 2]
+    losses = rule(outputs, targets)  # ln 10 each
+    assert losses.tolist() == pytest.approx([np.log(10), 1.0, np.log(10)])
     losses.sum().backward()
     assert outputs.grad is not None
     assert outputs.grad[1].abs().max() == 0
     assert outputs.grad[0].abs().max() > 0
-    with pytest.raises(InputError, match="full batches"):
-        rule(outputs[:2], labels[:2])
-    high = Intervention("clip", (1,), 5.0).loss(LossRule(label_smoothing=0.1), 3)
-    assert torch.equal(high(outputs, labels), F.cross_entropy(outputs, labels, reduction="none", label_smoothing=0.1))
+    assert rule(outputs[1:], targets[1:]).tolist() == losses[1:].tolist()  # whatever else is in the chunk
+    high = Intervention("clip", (1,), 5.0)
+    smooth = high.loss(LossRule(label_smoothing=0.1))(outputs, high.targets(labels))
+    assert torch.equal(smooth, F.cross_entropy(outputs, labels, reduction="none", label_smoothing=0.1))
+
+
+def test_clipping_in_chunks_is_clipping(images: Images) -> None:
+    """The paper preset cuts its batches."""
+    few = first_of_each_class(images, 5)
+    clip = Intervention("clip", (3, 17, 30), 1.0)
+    whole, cut = (
+        trained(few, intervention=clip, batches=Batches(chunk=chunk, ghost=chunk is not None)) for chunk in (None, 7)
+    )
+    np.testing.assert_allclose(cut["final_parameters"], whole["final_parameters"], atol=1e-5)
+    np.testing.assert_allclose(cut["sharpness_iterate"], whole["sharpness_iterate"], rtol=1e-2)
+    assert not np.allclose(whole["final_parameters"], trained(few)["final_parameters"], atol=1e-4)
 
 
 @given(st.lists(st.integers(0, 49), min_size=1, max_size=20, unique=True), st.floats(0, 1), st.integers(0, 99))

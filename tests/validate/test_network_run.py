@@ -115,9 +115,13 @@ class Without:
         """None for the first five."""
         return (np.arange(len(images.labels)) >= 5).astype(np.float32)
 
-    def loss(self, rule, count):  # type: ignore[no-untyped-def]
+    def loss(self, rule):  # type: ignore[no-untyped-def]
         """The run's."""
         return rule
+
+    def targets(self, labels):  # type: ignore[no-untyped-def]
+        """The labels."""
+        return labels
 
 
 def test_an_intervention_acts_on_the_chosen_images() -> None:

@@ -59,7 +59,13 @@ def derivation() -> Sequence[Step]:
             -2 * _sigmoid(-_m),
             _exponentials,
         ),
-        Step("Where M = 0 the gap is −z, linear.", sp.simplify(-gap.subs(_m, 0)), -z),
+        Step(
+            "Where M and −M are equally likely, as in any law symmetric about 0, the gap is −z, linear; of a single "
+            "margin at M = 0 alone.",
+            -(gap + gap.subs(_m, -_m)) / 2,
+            -z,
+            _exponentials,
+        ),
         Step(
             "∂_sL = c²A(z, M)s, exactly: T7 with α replaced by A.",
             sp.diff(loss, _s),
@@ -210,8 +216,9 @@ STATEMENT = Statement(
         "either label equally often and the same law of q. M = cbᵀq, z = csh."
     ),
     claim=(
-        "ℓ₊ − ℓ₋ = −E[z + ln cosh((z−M)/2) − ln cosh((z+M)/2)] exactly: odd in z, with slope −2Eσ(−M) at 0, linear "
-        "only where M = 0. With A(z, M) = αE[sinh z/(2z(cosh z + cosh M))]: s_{t+1} = (1 − ηc²A)s_t and ∂_cL = −D "
+        "ℓ₊ − ℓ₋ = −E[z + ln cosh((z−M)/2) − ln cosh((z+M)/2)] exactly: odd in z, with slope −2Eσ(−M) at 0, −z "
+        "where the law of M is symmetric about 0. With A(z, M) = αE[sinh z/(2z(cosh z + cosh M))]: "
+        "s_{t+1} = (1 − ηc²A)s_t and ∂_cL = −D "
         "+ cs²A exactly. So T1 holds, T7 and T4 hold with α replaced by A, and s = 0 loses stability at ηc²αEσ′(M) "
         "= 2. T5, T6 and T9 fail as they stand."
     ),
