@@ -30,7 +30,7 @@ from sim.losses import LossRule
 from sim.networks import load_parameters, parameter_vector
 from sim.progress import progress_bar
 from sim.record import Record
-from sim.training import Descent, Probe, StatefulProbe, checked_weights
+from sim.training import Descent, Probe, StatefulProbe, require_weights
 from theory.command_line import InputError, require_all, require_positive
 
 Rule = Literal["RK23", "RK45"]
@@ -148,8 +148,8 @@ def flow(
     if batches.size is not None:
         raise InputError(f"minibatches have {batches.size} examples: the flow is of all examples, give a chunk alone")
     batches.require_whole_batch_norm(network, len(inputs))
-    checked = checked_weights(example_weights, len(inputs))
-    weights = None if checked is None else checked / checked.sum()
+    require_weights(example_weights, len(inputs))
+    weights = None if example_weights is None else example_weights / example_weights.sum()
     objective = MeanLoss(network, inputs, labels, loss=loss, weights=weights, ghost_batches=batches.ghost)
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (len(inputs),), loss_dtype)

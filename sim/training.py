@@ -141,7 +141,9 @@ def descend(
     record.declare("loss", ("step", "example"), (count,), loss_dtype)
     inputs = arithmetic.arrange(network, inputs)
     whole = batches.ghost or takes_batch_statistics(network) or not loss.divides
-    objective = _Objective(network, inputs, labels, loss, checked_weights(example_weights, count), arithmetic, whole)
+    require_weights(example_weights, count)
+    weights = None if example_weights is None else example_weights.float()
+    objective = _Objective(network, inputs, labels, loss, weights, arithmetic, whole)
     run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
     with progress_bar(range(run.resume(checkpoints), steps), description, show=progress) as bar:
         for step in bar:
@@ -210,19 +212,18 @@ class _Objective:
         return torch.where(total > 0, total, 1.0)
 
 
-def checked_weights(weights: Tensor | None, count: int) -> Tensor | None:
-    """The examples' weights in float32.
+def require_weights(weights: Tensor | None, count: int) -> None:
+    """Refuses weights of so many examples that make no mean.
 
     Raises:
-        InputError: they make no mean.
+        InputError: as said.
     """
     if weights is None:
-        return None
+        return
     if weights.shape != (count,) or not bool(torch.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
         raise InputError(
             f"example weights have shape {list(weights.shape)}: give {count} numbers ≥ 0, not all of them 0"
         )
-    return weights.float()
 
 
 class _State:
