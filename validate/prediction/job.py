@@ -22,7 +22,7 @@ from validate.prediction.layers import LayerScore, LayerSeries, read_layers, sco
 from validate.prediction.map_at import last_before_onset
 from validate.prediction.networks import FRESH_SEEDS, PREDICTION_NETWORKS, PredictionSetting, prediction_network
 from validate.prediction.oscillation import predict_oscillation
-from validate.prediction.quantities import QUANTITIES, VALLEY
+from validate.prediction.quantities import QUANTITIES, VALLEY, VALLEY_FACTOR, VALLEY_FITTED
 from validate.prediction.scores import PredictedRun, Score, score
 from validate.prediction.spikes import first_spike, height_point
 from validate.prediction.tables import layer_table, run_table, score_table, write_json
@@ -148,12 +148,14 @@ def score_network(
         points = predict_oscillation(trace)
         if valley is not None and (index := last_before_onset(trace)) is not None:
             step = int(trace.steps[trace.measured[index]])
-            points[VALLEY.name] = [height_point(valley(name, base.data, step), first_spike(trace))]
+            peak, spike = valley(name, base.data, step), first_spike(trace)
+            points[VALLEY.name] = [height_point(peak, spike)]
+            points[VALLEY_FITTED.name] = [height_point(VALLEY_FACTOR * peak, spike)]
         predicted.append(PredictedRun(network, base.config["lr"], base.config["seed"], name, points))
         if "block_sharpness" in base.data:
             layers.append((base.config["seed"], read_layers(base.data, windows.edge.stop)))
     predicted.sort(key=lambda run: (run.lr, run.seed))
-    quantities = QUANTITIES if valley is None else (*QUANTITIES, VALLEY)
+    quantities = QUANTITIES if valley is None else (*QUANTITIES, VALLEY, VALLEY_FITTED)
     scores = [score(quantity, predicted) for quantity in quantities]
     return NetworkPredictions(network, predicted, without, scores, score_layers(layers))
 
