@@ -15,7 +15,7 @@ from validate.network_run import NetworkConfig
 from validate.prediction import job
 from validate.prediction.job import PredictConfig, predict_job
 from validate.prediction.networks import PREDICTION_NETWORKS, PredictionSetting
-from validate.prediction.quantities import QUANTITIES, VALLEY
+from validate.prediction.quantities import QUANTITIES, VALLEY, VALLEY_FITTED
 from validate.windows import Windows
 
 NETWORK = NetworkConfig(
@@ -61,8 +61,8 @@ def test_runs_are_made_once_and_scored_the_same_again(tmp_path: Path, capsys: py
     # With the valley: what it predicts comes to the rest, which stays as it was.
     assert predict_job(config(tmp_path, valley=True, report=tmp_path / "valley")) == 1
     (deeper,) = json.loads((tmp_path / "valley" / "predictions.json").read_text())
-    assert [s["quantity"] for s in deeper["scores"]] == [*(q.name for q in QUANTITIES), VALLEY.name]
-    assert deeper["scores"][:-1] == part["scores"]
+    assert [s["quantity"] for s in deeper["scores"]] == [q.name for q in (*QUANTITIES, VALLEY, VALLEY_FITTED)]
+    assert deeper["scores"][: len(QUANTITIES)] == part["scores"]
 
     # Reading the finished runs gives the same scores under the architecture's name.
     assert predict_job(config(tmp_path, read="mlp-lr", report=tmp_path / "again")) == 1
