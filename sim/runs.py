@@ -354,7 +354,7 @@ def _finish(partial: Path, environment: dict[str, Any], data: xr.Dataset, record
     # Zarr takes names of coordinates as variable-length text; fixed-length text is not in its format.
     data = data.assign_coords({k: v.astype(object) for k, v in data.coords.items() if v.dtype.kind == "U"})
     data.to_zarr(trajectory, mode="a", consolidated=False, zarr_format=3)
-    for stray in trajectory.rglob("*.partial"):  # Zarr's, of a process that was killed
+    for stray in [*trajectory.rglob("*.partial"), *partial.glob(".*.partial")]:  # of a process that was killed
         stray.unlink()
     files = [path for path in trajectory.rglob("*") if path.is_file()]
     synchronise([*files, *{path.parent for path in files}])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from sim import LossRule
 from validate.cifar10 import CLASSES, Images
@@ -45,9 +46,13 @@ class GaussianSurrogate:
     def weights(self, images: Images) -> None:
         """All examples alike."""
 
-    def loss(self, rule: LossRule, count: int) -> LossRule:
+    def loss(self, rule: LossRule) -> LossRule:
         """The run's own rule."""
         return rule
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """The labels."""
+        return labels
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,13 @@ class ShuffledLabels:
     def weights(self, images: Images) -> None:
         """All examples alike."""
 
-    def loss(self, rule: LossRule, count: int) -> LossRule:
+    def loss(self, rule: LossRule) -> LossRule:
         """The run's own rule."""
         return rule
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """The labels."""
+        return labels
 
 
 DATA_SETS: Mapping[str, Callable[[int], GaussianSurrogate | ShuffledLabels | None]] = {

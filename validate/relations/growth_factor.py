@@ -6,6 +6,9 @@ r = ‖Hv − qv‖, all at the step's start, d' = (I − ηH) d gives, but for 
     |x' − (1 − ηλ) x| ≤ η (λ − q) |x| + η r y:
 
 what the turn of v takes from the prediction is known, and the error's bound goes along with the prediction.
+
+The losses' displacement is then x times their slopes along v where the descent is now: not where it began, for behind
+a kink of ReLU the slopes are others, and the Hessian too, while a small ηλ leaves the bound small.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ FLOOR = 1e-4
 _TURN = "v hardly turns: the error's bound stays below a quarter of the prediction"
 _CONVERGED = "the eigenvalues converged"
 _FACTOR = "error of the predicted displacement over its bound"
-_LOSSES = "cosine of the losses' displacement with its start, times the predicted sign"
+_LOSSES = "cosine of the losses' displacement with their slopes along v, times the predicted sign"
 
 
 def _measure(config: Configuration, *, mutilated: bool = False) -> Measurement:
@@ -35,7 +38,7 @@ def _measure(config: Configuration, *, mutilated: bool = False) -> Measurement:
     pairs = network.top(point, k=2, start=flow.vectors, tolerance=1e-5)
     v, converged = pairs.vectors[0], pairs.converged
     sides = [point + EPSILON * v, point - EPSILON * v]
-    x, y, expected, bound, error, swings = 1.0, 0.0, 1.0, 0.0, 0.0, []
+    x, y, expected, bound, error = 1.0, 0.0, 1.0, 0.0, 0.0
     for _ in range(STEPS):
         hessian = network.hessian(point)
         pairs = top_eigenpairs(hessian, generator=network.generator(), k=2, start=pairs.vectors, tolerance=1e-5)
@@ -46,17 +49,17 @@ def _measure(config: Configuration, *, mutilated: bool = False) -> Measurement:
         turned = lr * ((values[0] - q) * abs(x) + float((hv - q * v).norm()) * y)
         bound = abs(factor) * bound + turned + FLOOR * max(1.0, abs(factor))
         expected *= 1 - lr * values[1 if mutilated else 0]
-        losses, gradients = zip(*map(network.losses_and_gradient, sides), strict=True)
-        swings.append(losses[0] - losses[1])
+        gradients = [network.losses_and_gradient(side)[1] for side in sides]
         point = point - lr * hessian.gradient
         sides = [side - lr * gradient for side, gradient in zip(sides, gradients, strict=True)]
         d = (sides[0] - sides[1]) / (2 * EPSILON)
         x = float(d @ v)
         y = float((d - x * v).norm())
         error = max(error, abs(x - expected) / bound)
-    swings.append(torch.sub(*(network.losses_and_gradient(side)[0] for side in sides)))
-    last = swings[-1].flip(0) if mutilated else swings[-1]
-    cosine = float(torch.cosine_similarity(swings[0], last, dim=0)) * (1 if expected > 0 else -1)
+    along = [point + EPSILON * v, point - EPSILON * v]
+    displaced, slopes = (torch.sub(*(network.losses_and_gradient(at)[0] for at in pair)) for pair in (sides, along))
+    displaced = displaced.flip(0) if mutilated else displaced
+    cosine = float(torch.cosine_similarity(slopes, displaced, dim=0)) * (1 if expected > 0 else -1)
     return Measurement(
         {_FACTOR: error, _LOSSES: cosine},
         {_TURN: bound <= abs(expected) / 4, _CONVERGED: converged and flow.converged},
