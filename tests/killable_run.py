@@ -113,10 +113,10 @@ def compute(case: Case, run: RunInProgress) -> xr.Dataset:
 
 
 def _compute_two_layer(run: RunInProgress) -> xr.Dataset:
-    """Descends in blocks of three steps, which do not divide the steps, in chunks of two."""
+    """Descends in blocks of three steps, which do not divide the steps, in chunks of five."""
     two_layer.BLOCK = 3
     _take_every_third_checkpoint(run)
-    run.record._chunk_bytes = 2 * 8 * 2
+    run.record._chunk_bytes = 5 * 8 * 2
     config = TwoLayerConfig(d1=4, steps=STEPS, examples=50, sample_seeds=(0,))
     return run_two_layer(config, torch.device("cpu"), run=run, progress=False)
 
