@@ -131,6 +131,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         held = _load(content[:-DIGEST_BYTES])
         return held if {"step", "state", "seconds", "resumed_at", "circumstances"} <= held.keys() else None
+    except MemoryError:  # no damage: the caller removes what is damaged
+        raise
     except Exception:  # whatever PyTorch says of a file that is none of ours
         return None
 

@@ -250,6 +250,27 @@ def test_a_half_made_run_does_not_go_on_from_a_damaged_chunk(tmp_path: Path, har
     np.testing.assert_array_equal(run.data["loss"].values[:, 0], np.arange(12))
 
 
+def test_a_half_made_run_of_an_earlier_version_goes_on_twice(tmp_path: Path) -> None:
+    """Its checkpoints hold no digests of the chunks before them; those after them do, of all."""
+
+    def small(run: RunInProgress, stop: int | None = None) -> xr.Dataset:
+        run.record._chunk_bytes = 24  # two steps
+        return _steps(run, stop=stop)
+
+    with pytest.raises(Stopped):
+        obtain_resumable_run(tmp_path, "a", Config(), partial(small, stop=7), device=CPU)
+    checkpoint = max((tmp_path / ".a.partial" / "checkpoints").iterdir())
+    held = checkpoints._read(checkpoint)
+    assert held is not None
+    del held["state"]["record"]["loss"]["digests"]
+    Checkpoints(tmp_path, checkpoint.parent, held["circumstances"]).save(7, held["state"])
+    with pytest.raises(Stopped):
+        obtain_resumable_run(tmp_path, "a", Config(), partial(small, stop=10), device=CPU)
+    run = obtain_resumable_run(tmp_path, "a", Config(), small, device=CPU)
+    np.testing.assert_array_equal(run.data["loss"].values[:, 0], np.arange(12))
+    assert run.environment["resumed_at"] == [7, 10]
+
+
 def test_a_half_made_run_says_that_there_were_more_ranks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
