@@ -137,13 +137,15 @@ class _Descent:
     """Descent on the population and the samples, a row each, and what is measured of it."""
 
     def __init__(self, config: TwoLayerConfig, flow: State, device: torch.device) -> None:
-        self.config, self.flow, self.device = config, flow, device
-        self.samples = [
+        self.config, self.device = config, device
+        self.flow = torch.from_numpy(flow.vector[:, None]).to(device)  # (steps + 1, 1, 1 + d)
+        samples = [
             sample_moments(draw_examples(config.model, config.examples, config.fraction, seed, device))
             for seed in config.sample_seeds
         ]
         population = population_moments(config.model, device)
-        self.moments = stack([population, *(sample["all"] for sample in self.samples)])
+        self.moments = stack([population, *(sample["all"] for sample in samples)])
+        self.groups = {g: stack([sample[g] for sample in samples]) for g in ("plus", "minus")} if samples else {}
         self.runs = ["population", *map(str, config.sample_seeds)]
         start = config.initial_state
         self.c = torch.full((len(self.runs),), float(start.c), dtype=torch.float64, device=device)
@@ -178,25 +180,23 @@ class _Descent:
         layers = _by_layer(self.config.model, population, "descent")
         sharpness = np.empty(c.shape)
         sharpness[:, 0] = layers["descent_sharpness"]
-        for i in range(len(path) if self.samples else 0):
+        for i in range(len(path) if len(self.runs) > 1 else 0):
             # A sample's Gram matrix is not diagonal: no secular equation, a dense eigenvalue problem each step.
             dense = self.moments.hessian(c[i], w[i])[1:]
             sharpness[i, 1:] = torch.linalg.eigvalsh(dense)[:, -1].cpu().numpy()
-        beside = torch.from_numpy(self.flow.vector[step : step + len(path), None]).to(self.device)
         values = {
             "c": c,
             "b": w[..., :-1],
             "s": w[..., -1],
             "loss": self.moments.loss(c, w),
-            "distance_flow": (path - beside).norm(dim=-1),
+            "distance_flow": (path - self.flow[step : step + len(path)]).norm(dim=-1),
             "distance_population": (path - path[:, :1]).norm(dim=-1),
         }
         measured = {name: value.cpu().numpy() for name, value in values.items()}
         for group in ("plus", "minus"):
             losses = np.full(c.shape, np.nan)
-            if self.samples:
-                of_group = stack([sample[group] for sample in self.samples])
-                losses[:, 1:] = of_group.loss(c[:, 1:], w[:, 1:]).cpu().numpy()
+            if group in self.groups:
+                losses[:, 1:] = self.groups[group].loss(c[:, 1:], w[:, 1:]).cpu().numpy()
             measured[f"loss_{group}"] = losses
         return {**measured, "sharpness": sharpness, **layers}
 

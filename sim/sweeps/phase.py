@@ -231,16 +231,16 @@ def phase_table(data: xr.Dataset, alpha: float) -> str:
         calm = phase == PHASES.index("converges")
         gone = phase == PHASES.index("diverges")
         swings = phase == PHASES.index("oscillates")
+        bounces = swings | gone
         below, beyond = relative < min(1.0, descent), relative > last
         between = (relative > max(1.0, descent)) & ~beyond
         told = f"{int(swings[between].sum())}+{int(gone[between].sum())}/{calm[between].size}"
         lines.append(
-            f"{alpha * float(beta):6.4g}{descent:18.3f}{last:13.3f}{_bracket(relative, swings | gone):>19}"
+            f"{alpha * float(beta):6.4g}{descent:18.3f}{last:13.3f}{_bracket(relative, bounces):>19}"
             f"{_bracket(relative, gone):>17}{_share(calm[below]):>10}{told:>19}{_share((calm | swings)[beyond]):>7}"
         )
         # The control: the boundary elsewhere, on the side on which it calls more runs so.
         far, near = relative < OFF * min(1.0, descent), (relative > max(1.0, descent) / OFF) & ~beyond
-        bounces = swings | gone
         for i, (good, where) in enumerate(((calm, below), (bounces, between), (calm, far), (bounces, near))):
             counts[:, i] += int(good[where].sum()), good[where].size
         settled += int((calm | swings)[beyond].sum())

@@ -116,15 +116,13 @@ class Examination:
     @property
     def missed(self) -> tuple[str, ...]:
         """Statistics outside their bounds; one that is no number, or is not there and not optional, is outside."""
-        values = {name: self.measured.statistics.get(name, float("nan")) for name in self.relation.bounds}
+        seen = dict.fromkeys(set(self.relation.bounds) - set(self.relation.optional), float("nan"))
+        seen |= self.measured.statistics
         return tuple(
             name
             for name, bound in self.relation.bounds.items()
-            if not bound.holds_for((values[name], values[name])) and not self._left_out(name)
+            if name in seen and not bound.holds_for((seen[name], seen[name]))
         )
-
-    def _left_out(self, name: str) -> bool:
-        return name in self.relation.optional and name not in self.measured.statistics
 
     @property
     def verdict(self) -> Literal["holds", "fails", "vacuous"]:
