@@ -1,6 +1,6 @@
-"""The map of `theory.reduced_map` without its two approximations: the valley's whole cross-section, and its memory.
+"""The map of `theory.reduced_map` without its approximations: the valley's whole cross-section, memory, and line.
 
-Around a point of the valley's floor let u be the unstable direction, x the displacement along it, z the rest, and
+Around a point f of the valley's floor let u be the unstable direction, x the displacement along it, z the rest, and
 
     L = L₀ + ℓ(x) + ⟨G, z⟩ + ½⟨z, Hz⟩ + ½x²⟨g, z⟩,       ℓ any function,  g = ∇⊥(uᵀ∇²L u).
 
@@ -11,13 +11,20 @@ Descent on it is exactly, with y = ⟨g, z⟩ the change of curvature along u,
 
 Map (2) takes ℓ'' constant and H = 0, that is c_j = b and a_j = a for ever. In a network the cross-section softens where
 x is large, which stops the growth sooner, and much of g lies in stiff directions, which spring back: c_j falls at once.
-What (3) leaves out: terms of second order in z times x, turns of u, and ⟨u, Hz⟩, which is 0 for an eigenvector.
+What (3) leaves out: that z pushes back on x by ⟨∂²L/∂x∂z, z⟩, which is x⟨g, z⟩ near x = 0 alone: where x is large it is
+less, and turns away from g, so that spikes grow taller; that H changes with x; what is of second order in z; turns of
+u; and ⟨u, Hz⟩, which is 0 for an eigenvector. With w = xu + z,
+
+    w' = w − η (∇L(f + xu) + ∇²L(f + xu) z),                                                                  (4)
+
+the gradient to first order across u and to every order along it, leaves out what is of second order in z alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,13 +82,89 @@ class ValleyMap:
         return xs, ys
 
     def peak_square(self, x: float) -> float:
-        """x² at the first peak of the orbit's alternating part −(x_{t+1} − 2x_t + x_{t−1})/4; NaN without one."""
-        xs = self.iterate(x)[0]
-        with np.errstate(invalid="ignore"):
-            sizes = np.abs(np.diff(xs, 2)) / 4
-        inner = sizes[1:-1]
-        at = np.flatnonzero((inner > sizes[:-2]) & (inner >= sizes[2:]))
-        return float(inner[at[0]] ** 2) if at.size else float("nan")
+        """x² at the first peak of the orbit's alternating part (`first_peak`); NaN without one."""
+        peak = first_peak(self.iterate(x)[0])
+        return float("nan") if peak is None else peak.square
+
+
+class Expansion(NamedTuple):
+    """The loss around a point of the bounce's line: value, (n,) gradient and (n,) product of the Hessian with z."""
+
+    loss: float
+    gradient: Array
+    product: Array
+
+
+class LineOrbit(NamedTuple):
+    """An orbit of map (4): x and the loss at steps 0, 1, …, the loss to second order in z."""
+
+    x: Array
+    loss: Array
+
+
+@dataclass(frozen=True)
+class LineMap:
+    """Map (4).
+
+    Attributes:
+        lr: step size η.
+        direction: (n,) u, of norm 1.
+        expansion: x and (n,) z → L(f + xu), ∇L(f + xu) and ∇²L(f + xu) z.
+
+    Raises:
+        InputError: lr is not positive, or the direction has not norm 1.
+    """
+
+    lr: float
+    direction: Array
+    expansion: Callable[[float, Array], Expansion]
+
+    def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
+        if abs(np.linalg.norm(self.direction) - 1) > 1e-6:
+            raise InputError(f"the direction has norm {np.linalg.norm(self.direction):g}: give a unit vector")
+
+    def iterate(self, x: float, most: int) -> LineOrbit:
+        """The orbit from x, with z = 0, until its first peak is seen, it has diverged, or after so many steps.
+
+        >>> def expansion(x, z):  # L = 10x² + 4xz, of two coordinates
+        ...     return Expansion(10 * x**2, np.array([20 * x, 4 * x]), np.array([4 * z[1], 0.0]))
+        >>> LineMap(0.1, np.array([1.0, 0.0]), expansion).iterate(1.0, 2).x.round(3)
+        array([ 1.  , -1.  ,  1.16])
+        """
+        u, w = self.direction, x * self.direction
+        xs, losses = [], []
+        for _ in range(most + 1):
+            x = float(u @ w)
+            z = w - x * u
+            loss, gradient, product = self.expansion(x, z)
+            xs.append(x)
+            losses.append(loss + float(gradient @ z + z @ product / 2))
+            if not abs(x) < LARGEST or first_peak(np.array(xs)) is not None:
+                break
+            # w' = w − η (∇L(f + xu) + ∇²L(f + xu) z)
+            w = w - self.lr * (gradient + product)
+        return LineOrbit(np.array(xs), np.array(losses))
+
+
+class Peak(NamedTuple):
+    """Step of an orbit's first peak, and x² there."""
+
+    step: int
+    square: float
+
+
+def first_peak(xs: Array) -> Peak | None:
+    """The first peak of an orbit's alternating part −(x_{t+1} − 2x_t + x_{t−1})/4; none where it only grows or falls.
+
+    >>> first_peak(np.array([0.0, -1.0, 3.0, -4.0, 3.0, -1.0, 0.0]))
+    Peak(step=3, square=12.25)
+    """
+    with np.errstate(invalid="ignore"):
+        sizes = np.abs(np.diff(xs, 2)) / 4
+    inner = sizes[1:-1]
+    at = np.flatnonzero((inner > sizes[:-2]) & (inner >= sizes[2:]))
+    return Peak(int(at[0]) + 2, float(inner[at[0]] ** 2)) if at.size else None
 
 
 LARGEST = 1e6

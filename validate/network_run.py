@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -114,6 +115,34 @@ class NetworkConfig:
             if of_class.name not in ("lr", "seed"):
                 parts += _differences(of_class.name, value, getattr(_DEFAULTS, of_class.name))
         return "-".join(parts)
+
+
+def stored_network(plain: Mapping[str, Any]) -> NetworkConfig:
+    """The configuration of a finished run without an intervention, from what is stored with it (`Run.config`).
+
+    Raises:
+        InputError: it is not that of such a run.
+    """
+    try:
+        if plain.get("intervention") is not None:
+            raise ValueError
+        config: NetworkConfig = _filled(NetworkConfig(), {k: v for k, v in plain.items() if k != "device"})
+    except (TypeError, AttributeError, ValueError):
+        raise InputError(
+            f"the configuration {dict(plain)} is not that of a network's run without an intervention: give another run"
+        ) from None
+    return config
+
+
+def _filled(default: Any, plain: Mapping[str, Any]) -> Any:
+    """A dataclass instance with fields of its own from plain values, its dataclasses' from mappings."""
+
+    def value(of_default: Any, of_plain: Any) -> Any:
+        if dataclasses.is_dataclass(of_default):
+            return _filled(of_default, of_plain)
+        return tuple(of_plain) if isinstance(of_plain, list) else of_plain
+
+    return replace(default, **{name: value(getattr(default, name), of_plain) for name, of_plain in plain.items()})
 
 
 def run_network(

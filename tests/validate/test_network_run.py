@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import json
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from sim.networks import parameter_vector
 from theory import InputError
 from validate.cifar10 import load_embedded
 from validate.cpu_forms import CPU_FORMS
-from validate.network_run import NetworkConfig, network_inputs, run_network, trained_network, training_images
+from validate.network_run import (
+    NetworkConfig,
+    network_inputs,
+    run_network,
+    stored_network,
+    trained_network,
+    training_images,
+)
 
 CPU = torch.device("cpu")
 
@@ -49,6 +57,18 @@ configurations = st.builds(
     arithmetic=st.builds(Arithmetic, channels_last=st.booleans()),
     loss_dtype=st.sampled_from(["float32", "float16"]),
 )
+
+
+@given(configurations)
+def test_a_stored_configuration_is_read_back(config: NetworkConfig) -> None:
+    stored = json.loads(json.dumps(asdict(config))) | {"device": "cpu"}
+    assert stored_network(stored) == config
+
+
+@pytest.mark.parametrize("change", [{"lrs": 0.1}, {"architecture": 3}, {"intervention": {"kind": "remove"}}])
+def test_a_configuration_of_something_else_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="without an intervention"):
+        stored_network(asdict(NetworkConfig()) | change)
 
 
 def test_the_default_runs_keep_their_names() -> None:

@@ -15,7 +15,7 @@ from validate.network_run import NetworkConfig
 from validate.prediction import job
 from validate.prediction.job import PredictConfig, predict_job
 from validate.prediction.networks import PREDICTION_NETWORKS, PredictionSetting
-from validate.prediction.quantities import QUANTITIES, VALLEY, VALLEY_FITTED
+from validate.prediction.quantities import QUANTITIES, VALLEY_QUANTITIES
 from validate.windows import Windows
 
 NETWORK = NetworkConfig(
@@ -61,13 +61,13 @@ def test_runs_are_made_once_and_scored_the_same_again(tmp_path: Path, capsys: py
     # With the valley: what it predicts comes to the rest, which stays as it was.
     assert predict_job(config(tmp_path, valley=True, report=tmp_path / "valley")) == 1
     (deeper,) = json.loads((tmp_path / "valley" / "predictions.json").read_text())
-    assert [s["quantity"] for s in deeper["scores"]] == [q.name for q in (*QUANTITIES, VALLEY, VALLEY_FITTED)]
+    assert [s["quantity"] for s in deeper["scores"]] == [q.name for q in (*QUANTITIES, *VALLEY_QUANTITIES)]
     assert deeper["scores"][: len(QUANTITIES)] == part["scores"]
 
-    # Reading the finished runs gives the same scores under the architecture's name.
-    assert predict_job(config(tmp_path, read="mlp-lr", report=tmp_path / "again")) == 1
+    # Reading the finished runs, with their stored configurations, gives the same under the architecture's name.
+    assert predict_job(config(tmp_path, read="mlp-lr", valley=True, report=tmp_path / "again")) == 1
     (again,) = json.loads((tmp_path / "again" / "predictions.json").read_text())
-    assert {**again, "network": "tiny"} == part
+    assert {**again, "network": "tiny"} == deeper
     assert {p.name for p in (tmp_path / "runs").iterdir()} == names
 
 
@@ -78,7 +78,6 @@ def test_runs_are_made_once_and_scored_the_same_again(tmp_path: Path, capsys: py
         ({"seeds": (1, 1)}, ("--seeds has 1 twice", "different")),
         ({"seeds": ()}, ("--seeds is empty", "at least one")),
         ({"read": "mlp-lr7"}, ("--read is 'mlp-lr7'", "no base run")),
-        ({"read": "mlp-lr", "valley": True}, ("--valley", "--network")),
         ({"device": "cuda:99"}, ("--device is cuda:99", "cpu")),
     ],
 )

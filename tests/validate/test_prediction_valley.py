@@ -1,6 +1,8 @@
-"""The valley of a small network against its edge study, and against the network's own steps."""
+"""The valley of a small network and its line against its edge study, and against the network's own steps."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +10,13 @@ import torch
 import xarray as xr
 
 from sim import Architecture
-from sim.curvature.mean_loss import flatten
+from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.edge_probe import EdgeMeasurements
 from validate.edge_study import EdgeConfig, study_edge
 from validate.network_run import NetworkConfig, network_tensors, run_network, trained_network, training_images
-from validate.prediction.valley import MEMORY, measure_valley
+from validate.prediction.valley import LINE_STEPS, MEMORY, find_bounce, line_map, measure_valley, tell_spike
 
 CPU = torch.device("cpu")
 RUN = NetworkConfig(
@@ -41,7 +43,7 @@ def test_at_the_start_of_its_memory_it_is_what_the_study_measures(base: xr.Datas
     """The study's probe is other code, in float32, at the midpoint: half a step further down the valley."""
     edge = study_edge(EdgeConfig(RUN, EdgeMeasurements(every=9, draws=1)), base, load_embedded(), CPU, progress=False)
     index = 4
-    valley, _ = measure_valley(RUN, base, int(edge["edge_measured"][index]), load_embedded(), CPU)
+    valley = measure_valley(find_bounce(RUN, base, int(edge["edge_measured"][index]), load_embedded(), CPU))
     at = edge.isel(edge_measured=index)
     assert valley.drive[0] == pytest.approx(float(at["bounce_a"]), rel=1e-2)
     assert valley.back_action[0] == pytest.approx(float(at["bounce_b"]), rel=1e-2)
@@ -51,26 +53,70 @@ def test_at_the_start_of_its_memory_it_is_what_the_study_measures(base: xr.Datas
     assert np.all(np.abs(valley.back_action[1:4]) < valley.back_action[0])  # stiff directions spring back
 
 
-def test_its_orbit_is_the_networks_displacement_along_the_bounce(base: xr.Dataset) -> None:
+def test_their_orbits_are_the_networks_displacement_along_the_bounce(base: xr.Dataset) -> None:
     step = 120
 
     def weights(at: int) -> torch.Tensor:
         return flatten([p.detach() for p in trained_network(RUN, base, CPU, at_step=at).parameters()]).double()
 
-    valley, x = measure_valley(RUN, base, step, load_embedded(), CPU)
+    bounce = find_bounce(RUN, base, step, load_embedded(), CPU)
     beta = -(weights(step + 1) - 2 * weights(step) + weights(step - 1)) / 4
     u, middle = beta / beta.norm(), (weights(step) + weights(step + 1)) / 2
     seen = [float(u @ (weights(step + t) - middle)) for t in range(6)]
-    xs, _ = valley.iterate(x)
-    sign = np.sign(x * seen[0])
-    np.testing.assert_allclose(sign * xs[:2], seen[:2], rtol=1e-3)
-    np.testing.assert_allclose(sign * xs[2:6], seen[2:], atol=0.05 * abs(seen[0]))
+    valley, line = measure_valley(bounce).iterate(bounce.x)[0], line_map(bounce).iterate(bounce.x, 5).x
+    sign = np.sign(bounce.x * seen[0])
+    for xs, allowed in ((valley[:6], 0.05), (line, 0.005)):
+        np.testing.assert_allclose(sign * xs[:2], seen[:2], rtol=1e-3)
+        np.testing.assert_allclose(sign * xs[2:], seen[2:], atol=allowed * abs(seen[0]))
+
+
+def test_the_line_is_exact_along_the_bounce_and_of_first_order_across(base: xr.Dataset) -> None:
+    """Errors of the gradient and of the loss against those of the network, beside a line, fall as ‖z‖² and ‖z‖³.
+
+    The control expands with the floor's Hessian: its gradient's error falls as ‖z‖ alone where x is large.
+    """
+    bounce = find_bounce(RUN, base, 120, load_embedded(), CPU)
+    line, like = line_map(bounce), list(bounce.loss.network.parameters())
+    generator = torch.Generator().manual_seed(0)
+    across = bounce.across(torch.randn(len(bounce.floor), generator=generator, dtype=torch.float64))
+    across /= across.norm()
+    x = 0.5
+    errors: list[tuple[float, float, float]] = []
+    for size in (1e-2, 1e-3):
+        z = size * across
+        told, of_floor = line.expansion(x, z.numpy()), line.expansion(0.0, z.numpy())
+        point = unflatten(bounce.floor + x * bounce.direction + z, like)
+        slope = bounce.loss.gradient(point).numpy()
+        leaves = leaves_at(point)
+        loss = float(bounce.loss.of_chunk(leaves, slice(0, len(bounce.loss))).detach())
+        second_order = told.loss + told.gradient @ z.numpy() + z.numpy() @ told.product / 2
+        errors.append(
+            (
+                float(np.linalg.norm(told.gradient + told.product - slope)),
+                abs(second_order - loss),
+                float(np.linalg.norm(told.gradient + of_floor.product - slope)),
+            )
+        )
+    rates = np.log10(np.array(errors[0]) / np.array(errors[1]))
+    np.testing.assert_allclose(rates, [2.0, 3.0, 1.0], atol=0.1)
+
+
+def test_a_told_spike_is_the_orbits_peak(base: xr.Dataset) -> None:
+    """At a step size above 2/λ, so that the bounce grows until the line stops it."""
+    bounce = replace(find_bounce(RUN, base, 120, load_embedded(), CPU), lr=0.18, x=1e-3)
+    told, orbit = tell_spike(bounce), line_map(bounce).iterate(bounce.x, LINE_STEPS)
+    sizes = np.abs(np.diff(orbit.x, 2)) / 4
+    assert told.square == sizes[int(told.steps) - 1] ** 2
+    assert sizes[int(told.steps) - 1] > max(sizes[int(told.steps) - 2], sizes[int(told.steps)])
+    np.testing.assert_array_equal(told.losses, orbit.loss[: int(told.steps) + 2])
+    assert told.valley_square == measure_valley(bounce).peak_square(bounce.x)
 
 
 def test_its_kernels_start_below_the_iterate(base: xr.Dataset) -> None:
     """Against autograd on the loss written out, at the iterate less its displacement along the bounce."""
     step = 120
-    valley, x = measure_valley(RUN, base, step, load_embedded(), CPU)
+    bounce = find_bounce(RUN, base, step, load_embedded(), CPU)
+    valley, x = measure_valley(bounce), bounce.x
     network = trained_network(RUN, base, CPU, at_step=step).double()
     pixels, labels = network_tensors(RUN.architecture, training_images(RUN, load_embedded()), CPU)
 
@@ -95,4 +141,4 @@ def test_its_kernels_start_below_the_iterate(base: xr.Dataset) -> None:
 def test_a_step_without_a_snapshot_before_it_is_refused(base: xr.Dataset) -> None:
     for run, words in ((base, "no snapshot before step 0"), (base.drop_vars("snapshot"), "no snapshot before step 9")):
         with pytest.raises(InputError, match=words):
-            measure_valley(RUN, run, int(words[-1]), load_embedded(), CPU)
+            find_bounce(RUN, run, int(words[-1]), load_embedded(), CPU)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +17,18 @@ from theory.command_line import InputError, require_seeds
 from validate.cifar10 import load_embedded
 from validate.edge_study import edge_name
 from validate.evidence import Store, open_store
+from validate.network_run import NetworkConfig, stored_network
 from validate.plan import gradient_of_missing, make_plan, table
 from validate.prediction.layers import LayerScore, LayerSeries, read_layers, score_layers
 from validate.prediction.map_at import last_before_onset
 from validate.prediction.networks import FRESH_SEEDS, PREDICTION_NETWORKS, PredictionSetting, prediction_network
 from validate.prediction.oscillation import predict_oscillation
-from validate.prediction.quantities import QUANTITIES, VALLEY, VALLEY_FACTOR, VALLEY_FITTED
+from validate.prediction.quantities import QUANTITIES, VALLEY_QUANTITIES
 from validate.prediction.scores import PredictedRun, Score, score
-from validate.prediction.spikes import first_spike, height_point
+from validate.prediction.spikes import valley_points
 from validate.prediction.tables import layer_table, run_table, score_table, write_json
 from validate.prediction.trace import read_trace
-from validate.prediction.valley import measure_valley
+from validate.prediction.valley import ToldSpike, find_bounce, tell_spike
 from validate.side_by_side import make_ahead, require_jobs
 from validate.windows import find_windows
 
@@ -83,28 +84,27 @@ def predict_job(config: PredictConfig) -> int:
     """Makes or reads the runs, scores the predictions; 0 when every quantity is predicted, 1 when one is not."""
     require_seeds(config.seeds)
     require_jobs(config.jobs)
-    valley = None
+    device, images = choose_device(config.device), load_embedded()
     if config.read is not None:
-        if config.valley:
-            raise InputError("--valley is given with --read: give --network, whose runs it can take again")
         found = _read_named(config.runs, config.read)
         require_writable(config.report)
     else:
         names = tuple(PREDICTION_NETWORKS) if config.network == ("all",) else config.network
         settings = {name: prediction_network(name) for name in names}
-        device = choose_device(config.device)
-        store = open_store(
-            config.runs, config.report, load_embedded(), device, force=config.force, plan_only=config.plan
-        )
+        store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
         print(f"opposing signals, predictions, {describe_device(store.device)}")
         if config.plan:
             for name, setting in settings.items():
                 _print_plan(name, setting, config, store)
             return 0
         found = _make(store, settings, config)
-        valley = _valley_peaks(store, settings.values(), config.seeds) if config.valley else None
     if not is_first():  # under torchrun, the first rank reports
         return 0
+
+    def tell(run: NetworkConfig, base: xr.Dataset, step: int) -> ToldSpike:
+        return tell_spike(find_bounce(run, base, step, images, device))
+
+    valley = tell if config.valley else None
     parts = [score_network(name, runs, config.runs, valley) for name, runs in found.items()]
     for part in parts:
         print(f"\n{part.network}: {len(part.runs)} runs, {len(part.without)} without windows at 2/η")
@@ -118,12 +118,12 @@ def predict_job(config: PredictConfig) -> int:
     return 1 if failed else 0
 
 
-ValleyPeaks = Callable[[str, xr.Dataset, int], float]
-"""Peak of x² in the first spike, by the name of a base run, its data and the step at which its valley is measured."""
+SpikeTeller = Callable[[NetworkConfig, xr.Dataset, int], ToldSpike]
+"""The first spike, by a base run's configuration, its data and the step at which its valley is measured."""
 
 
 def score_network(
-    network: str, names: Sequence[str], runs: Path, valley: ValleyPeaks | None = None
+    network: str, names: Sequence[str], runs: Path, valley: SpikeTeller | None = None
 ) -> NetworkPredictions:
     """The predictions and scores of finished base runs, each with its edge study.
 
@@ -131,7 +131,7 @@ def score_network(
         network: name of the network.
         names: of the base runs.
         runs: folder of the run store.
-        valley: what predicts spikes from the valley; not predicted when not given.
+        valley: what tells spikes from the valley; they are not told when not given.
     """
     there = set(list_runs(runs))
     predicted: list[PredictedRun] = []
@@ -147,15 +147,14 @@ def score_network(
         trace = read_trace(base.data, edge, windows)
         points = predict_oscillation(trace)
         if valley is not None and (index := last_before_onset(trace)) is not None:
-            step = int(trace.steps[trace.measured[index]])
-            peak, spike = valley(name, base.data, step), first_spike(trace)
-            points[VALLEY.name] = [height_point(peak, spike)]
-            points[VALLEY_FITTED.name] = [height_point(VALLEY_FACTOR * peak, spike)]
+            at = int(trace.measured[index])
+            told = valley(stored_network(base.config), base.data, int(trace.steps[at]))
+            points |= valley_points(trace, at, told)
         predicted.append(PredictedRun(network, base.config["lr"], base.config["seed"], name, points))
         if "block_sharpness" in base.data:
             layers.append((base.config["seed"], read_layers(base.data, windows.edge.stop)))
     predicted.sort(key=lambda run: (run.lr, run.seed))
-    quantities = QUANTITIES if valley is None else (*QUANTITIES, VALLEY, VALLEY_FITTED)
+    quantities = QUANTITIES if valley is None else (*QUANTITIES, *VALLEY_QUANTITIES)
     scores = [score(quantity, predicted) for quantity in quantities]
     return NetworkPredictions(network, predicted, without, scores, score_layers(layers))
 
@@ -175,17 +174,6 @@ def _make(store: Store, settings: Mapping[str, PredictionSetting], config: Predi
         store.train(name, of_size, plans[name, lr])
         made[name] += [of_size.base(seed).name for seed in config.seeds]
     return made
-
-
-def _valley_peaks(store: Store, settings: Iterable[PredictionSetting], seeds: Sequence[int]) -> ValleyPeaks:
-    sizes = [of_size for setting in settings for of_size in setting.settings(seeds).values()]
-    configs = {of_size.base(seed).name: of_size.base(seed) for of_size in sizes for seed in seeds}
-
-    def peak(name: str, base: xr.Dataset, step: int) -> float:
-        valley, x = measure_valley(configs[name], base, step, store.images, store.device)
-        return valley.peak_square(x)
-
-    return peak
 
 
 def _read_named(runs: Path, prefix: str) -> dict[str, list[str]]:

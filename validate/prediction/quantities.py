@@ -78,25 +78,15 @@ QUANTITIES = (
     Quantity("period of the orbit", "second less first spike of the map's orbit", _START, True, 0.5, 0.3),
 )
 
-VALLEY = Quantity(
-    "spike of the valley",
-    "x² at the first peak of map (3)'s orbit (`theory.valley_map`)",
-    "the valley's cross-section and its kernels just before the onset",
-    True,
-    0.5,
-    0.5,
-)
-"""Scored where it is measured: each run is taken up to its onset again."""
+_BELOW = "the valley's cross-section and its kernels just before the onset"
+_LINE = "the loss, its gradient and Hessian along the bounce's line just before the onset"
 
-VALLEY_FACTOR = 1.49
-"""Measured over told height, median of 64 runs of seeds 30 to 42; nothing in map (3) says why it is not 1."""
-
-VALLEY_FITTED = Quantity(
-    "spike of the valley, fitted",
-    f"{VALLEY_FACTOR} times the same, a factor fitted on seeds 30 to 42",
-    "the same",
-    True,
-    0.5,
-    0.5,
+VALLEY_QUANTITIES = (
+    Quantity(
+        "spike of the valley", "x² at the first peak of map (3)'s orbit (`theory.valley_map`)", _BELOW, True, 0.5, 0.5
+    ),
+    Quantity("spike of the line", "x² at the first peak of map (4)'s orbit", _LINE, True, 0.5, 0.5),
+    Quantity("loss rise of the line", "highest loss of that orbit up to a step past its peak", _LINE, True, 0.5, 0.5),
+    Quantity("steps to the spike", "that peak's step", _LINE, False, 0.5, 0.25),
 )
-"""No derivation: whether one factor is all that the valley's heights lack."""
+"""Scored where they are measured: each run is taken up to its onset again."""

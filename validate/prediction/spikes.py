@@ -12,6 +12,7 @@ from theory.reduced_map import ReducedMap, loss_rise
 from validate.prediction.map_at import MapAt
 from validate.prediction.quantities import Point
 from validate.prediction.trace import Trace
+from validate.prediction.valley import ToldSpike
 
 PROMINENCE = float(np.log(1.3))
 """Of a spike, in ln of the swing: 1.3 times both neighbouring lows."""
@@ -76,12 +77,40 @@ def rise_point(trace: Trace, square: float, spike: Spike | None) -> Point:
     """Loss at its highest in the first spike, above the floor of the steps before it carried on, for x² = `square`."""
     if spike is None or trace.onset is None:
         return Point(float("nan"), float("nan"))
-    begin = max(min(trace.onset, spike.peak) - FLOOR_STEPS - 5, 0)
+    return Point(float(loss_rise(square, trace.lr)), _measured_rise(trace, spike))
+
+
+def _measured_rise(trace: Trace, spike: Spike) -> float:
+    near = np.arange(max(spike.peak - 5, 0), min(spike.peak + 6, len(trace.loss)))
+    return _highest_above_floor(trace, trace.loss[near], near)
+
+
+def _highest_above_floor(trace: Trace, loss: npt.NDArray[np.float64], at: npt.NDArray[np.int64]) -> float:
+    """The largest of losses, at these indices, above the line through `FLOOR_STEPS` steps that end before the onset."""
+    assert trace.onset is not None
+    begin = max(trace.onset - FLOOR_STEPS - 5, 0)
     floor = np.arange(begin, begin + FLOOR_STEPS)
     slope, offset = np.polyfit(floor, trace.loss[floor], 1)
-    near = np.arange(max(spike.peak - 5, 0), min(spike.peak + 6, len(trace.loss)))
-    rise = float(np.max(trace.loss[near] - (offset + slope * near)))
-    return Point(float(loss_rise(square, trace.lr)), rise)
+    return float(np.max(loss - (offset + slope * at)))
+
+
+def valley_points(trace: Trace, at: int, told: ToldSpike) -> dict[str, list[Point]]:
+    """What the valley tells of the first spike against what was seen, by the names of `VALLEY_QUANTITIES`.
+
+    Args:
+        trace: the run.
+        at: index in its steps of the iterate from which it is told.
+        told: the valley's spike.
+    """
+    spike, nothing = first_spike(trace), float("nan")
+    rise = _highest_above_floor(trace, told.losses, at + np.arange(len(told.losses))) if len(told.losses) else nothing
+    seen_rise, seen_steps = (nothing, nothing) if spike is None else (_measured_rise(trace, spike), spike.peak - at)
+    return {
+        "spike of the valley": [height_point(told.valley_square, spike)],
+        "spike of the line": [height_point(told.square, spike)],
+        "loss rise of the line": [Point(rise, seen_rise)],
+        "steps to the spike": [Point(told.steps, seen_steps)],
+    }
 
 
 def _interval(trace: Trace, spike: Spike | None) -> float:

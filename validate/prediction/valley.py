@@ -1,10 +1,11 @@
-"""The valley of map (3), `theory.valley_map`, as a network has it just before its onset, and the first spike in it."""
+"""A network's bounce just before its onset, and the maps (3) and (4) of `theory.valley_map` that are measured there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import xarray as xr
 from torch import Tensor
@@ -12,23 +13,54 @@ from torch import Tensor
 from sim.curvature import HessianOperator, MeanLoss, sharpness_gradient
 from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from theory.command_line import InputError
-from theory.valley_map import ValleyMap
+from theory.valley_map import Expansion, LineMap, ValleyMap, first_peak
 from validate.cifar10 import Images
 from validate.network_run import NetworkConfig, network_tensors, trained_network, training_images
 
 MEMORY = 30
-"""Steps over which the kernels are taken and the orbit is followed; on seeds 20 to 22 it peaks within 20."""
+"""Steps over which the kernels are taken and map (3) is followed; on seeds 20 to 22 it peaks within 20."""
+LINE_STEPS = 100
+"""Steps within which map (4) has to peak; it ends where it does."""
 
 
-def measure_valley(
-    config: NetworkConfig, base: xr.Dataset, step: int, images: Images, device: torch.device
-) -> tuple[ValleyMap, float]:
-    """The valley below an iterate of a finished run, measured in float64, and how far up its wall the iterate is.
+@dataclass(frozen=True)
+class Bounce:
+    """Where a network bounces, and across what.
 
-    The run's steps are taken again from its last snapshot before the step. The unstable direction is that of the
-    bounce, β = η(∇L_t − ∇L_{t−1})/4, as in an edge study (`validate.edge_study`); the displacement x along it is from
-    the step's midpoint. The valley is taken at θ − xu and not at the midpoint, which lies half a step further down the
-    valley too, so that map (3) starts where it says, at z = 0 and y = 0.
+    The unstable direction is that of the bounce, β = η(∇L_t − ∇L_{t−1})/4, as in an edge study
+    (`validate.edge_study`); the displacement x along it is from the step's midpoint. The floor is at θ − xu and not at
+    the midpoint, which lies half a step further down the valley too, so that the maps start where they say, at z = 0.
+
+    Attributes:
+        lr: step size η.
+        loss: the mean loss, in float64.
+        floor: (parameters,) the point θ − xu of the valley's floor, in float64.
+        direction: (parameters,) u, of norm 1, in float64.
+        x: the iterate's displacement.
+    """
+
+    lr: float
+    loss: MeanLoss
+    floor: Tensor
+    direction: Tensor
+    x: float
+
+    def point(self, x: float) -> list[Tensor]:
+        """The parameters floor + xu."""
+        return unflatten(self.floor + x * self.direction, list(self.loss.network.parameters()))
+
+    def across(self, v: Tensor) -> Tensor:
+        """A vector less its part along u."""
+        return v - torch.dot(v, self.direction) * self.direction
+
+    def whole_loss(self, x: float) -> tuple[Tensor, list[Tensor]]:
+        """The loss at floor + xu, with its graph, and the leaves that it is of."""
+        leaves = leaves_at(self.point(x))
+        return self.loss.of_chunk(leaves, slice(0, len(self.loss))), leaves
+
+
+def find_bounce(config: NetworkConfig, base: xr.Dataset, step: int, images: Images, device: torch.device) -> Bounce:
+    """The bounce at an iterate of a finished run, whose steps are taken again from its last snapshot before it.
 
     Args:
         config: the run: full-batch gradient descent on its images as they are.
@@ -36,9 +68,6 @@ def measure_valley(
         step: number of the step.
         images: what the run chose its images from.
         device: where.
-
-    Returns:
-        The map, and the iterate's displacement x.
 
     Raises:
         InputError: there is no snapshot before the step.
@@ -53,19 +82,60 @@ def measure_valley(
         *network_tensors(config.architecture, chosen, device),
         config.loss,
     )
-    like = list(objective.network.parameters())
     point, last, slope = _replay(objective, lr, step - int(early[-1]))
-    u, exact = (slope - last).double(), objective.in_float64()
+    u = (slope - last).double()
     u /= u.norm()
     x = lr / 2 * float(torch.dot(u, slope.double()))
-    floor = point.double() - x * u
-    drive, back_action = _kernels(exact, unflatten(floor, like), u, lr)
+    return Bounce(lr, objective.in_float64(), point.double() - x * u, u, x)
+
+
+def measure_valley(bounce: Bounce) -> ValleyMap:
+    """Map (3) of the valley below the bounce."""
 
     def along(x: float) -> float:
         # ℓ'(x) = ⟨u, ∇L(floor + xu)⟩
-        return float(torch.dot(u, exact.gradient(unflatten(floor + x * u, like))))
+        return float(torch.dot(bounce.direction, bounce.loss.gradient(bounce.point(x))))
 
-    return ValleyMap(lr, along, drive, back_action), x
+    return ValleyMap(bounce.lr, along, *_kernels(bounce))
+
+
+def line_map(bounce: Bounce) -> LineMap:
+    """Map (4) of the same; it measures the network where its orbit comes by, on the line floor + xu."""
+    device = bounce.floor.device
+
+    def expansion(x: float, z: npt.NDArray[np.float64]) -> Expansion:
+        loss, leaves = bounce.whole_loss(x)
+        hessian = HessianOperator(loss, leaves)
+        product = hessian.matvec(torch.from_numpy(z).to(device))
+        return Expansion(float(loss.detach()), hessian.gradient.cpu().numpy(), product.cpu().numpy())
+
+    return LineMap(bounce.lr, bounce.direction.cpu().numpy(), expansion)
+
+
+@dataclass(frozen=True)
+class ToldSpike:
+    """The first spike that the valley tells; NaN where an orbit does not peak.
+
+    Attributes:
+        valley_square: x² at the peak of map (3)'s orbit.
+        square: x² at the peak of map (4)'s.
+        steps: from the measurement to that peak.
+        losses: the losses that map (4) tells at 0, 1, … steps from the measurement, up to one past the peak.
+    """
+
+    valley_square: float
+    square: float
+    steps: float
+    losses: npt.NDArray[np.float64]
+
+
+def tell_spike(bounce: Bounce) -> ToldSpike:
+    """Follows both maps from the iterate to their first peaks."""
+    orbit = line_map(bounce).iterate(bounce.x, LINE_STEPS)
+    peak, valley_square = first_peak(orbit.x), measure_valley(bounce).peak_square(bounce.x)
+    if peak is None:
+        return ToldSpike(valley_square, float("nan"), float("nan"), np.empty(0))
+    return ToldSpike(valley_square, peak.square, float(peak.step), orbit.loss[: peak.step + 2])
 
 
 def _replay(objective: MeanLoss, lr: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,18 +149,13 @@ def _replay(objective: MeanLoss, lr: float, steps: int) -> tuple[Tensor, Tensor,
     return point, last, slope
 
 
-def _kernels(objective: MeanLoss, point: Sequence[Tensor], u: Tensor, lr: float) -> tuple[np.ndarray, np.ndarray]:
+def _kernels(bounce: Bounce) -> tuple[np.ndarray, np.ndarray]:
     """a_j = −⟨g, (1 − ηH)ʲ G⟩ and c_j = ⟨g, (1 − ηH)ʲ g⟩ for j below `MEMORY`, with H, g and G across u."""
-    leaves = leaves_at(point)
-    hessian = HessianOperator(objective.of_chunk(leaves, slice(0, len(objective))), leaves)
-
-    def across(v: Tensor) -> Tensor:
-        return v - torch.dot(v, u) * u
-
-    rise = across(sharpness_gradient(objective, u, point))
-    sprung, slope = rise, across(hessian.gradient)
+    hessian = HessianOperator(*bounce.whole_loss(0.0))
+    rise = bounce.across(sharpness_gradient(bounce.loss, bounce.direction, bounce.point(0.0)))
+    sprung, slope = rise, bounce.across(hessian.gradient)
     drive, back_action = np.empty(MEMORY), np.empty(MEMORY)
     for j in range(MEMORY):
         drive[j], back_action[j] = -float(torch.dot(rise, slope)), float(torch.dot(rise, sprung))
-        sprung, slope = (across(v - lr * hessian.matvec(v)) for v in (sprung, slope))
+        sprung, slope = (bounce.across(v - bounce.lr * hessian.matvec(v)) for v in (sprung, slope))
     return drive, back_action
