@@ -19,8 +19,9 @@ import pytest
 import torch
 import xarray as xr
 
-from sim import Checkpoints, RunInProgress, checkpoints, list_runs, obtain_resumable_run, obtain_run, read_run, runs
+from sim import Checkpoints, RunInProgress, checkpoints, list_runs, obtain_resumable_run, obtain_run, read_run
 from sim.device import choose_device
+from sim.runs import reading
 from theory import InputError
 
 CPU = torch.device("cpu")
@@ -148,7 +149,7 @@ def test_a_run_of_another_configuration_is_refused_where_one_is_asked_for(tmp_pa
 def test_the_checksums_of_a_large_run_are_compared_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     obtain_run(tmp_path, "a", Config(), _data, device=CPU)
     _flip_a_bit(tmp_path / "a" / "trajectory.zarr" / "loss" / "c" / "0" / "0")
-    monkeypatch.setattr(runs, "CHECKED_BYTES", 10)
+    monkeypatch.setattr(reading, "CHECKED_BYTES", 10)
     read_run(tmp_path, "a")
     with pytest.raises(InputError, match="loss/c/0/0 has another checksum"):
         read_run(tmp_path, "a", thorough=True)
@@ -271,13 +272,9 @@ def test_a_half_made_run_of_an_earlier_version_goes_on_twice(tmp_path: Path) -> 
     assert run.environment["resumed_at"] == [7, 10]
 
 
-def test_a_half_made_run_says_that_there_were_more_ranks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_half_made_run_says_that_there_were_more_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sums over ranks round otherwise."""
-    with monkeypatch.context() as then:
-        then.setattr(runs, "rank_count", lambda: 1)
-        _stop_at(tmp_path, 5)
+    _stop_at(tmp_path, 5)
     checkpoint = max((tmp_path / ".a.partial" / "checkpoints").iterdir())
     held = checkpoints._read(checkpoint)
     assert held is not None

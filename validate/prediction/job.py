@@ -19,14 +19,14 @@ from validate.edge_study import edge_name
 from validate.evidence import Store, open_store
 from validate.network_run import NetworkConfig, stored_network
 from validate.plan import gradient_of_missing, make_plan, table
-from validate.prediction.layers import LayerScore, LayerSeries, read_layers, score_layers
+from validate.prediction.layers import LayerSeries, read_layers, score_layers
 from validate.prediction.map_at import last_before_onset
 from validate.prediction.networks import FRESH_SEEDS, PREDICTION_NETWORKS, PredictionSetting, prediction_network
 from validate.prediction.oscillation import predict_oscillation
 from validate.prediction.quantities import QUANTITIES, VALLEY_QUANTITIES
-from validate.prediction.scores import PredictedRun, Score, score
+from validate.prediction.scores import PredictedRun, score
 from validate.prediction.spikes import valley_points
-from validate.prediction.tables import layer_table, run_table, score_table, write_json
+from validate.prediction.tables import NetworkPredictions, layer_table, run_table, score_table, write_json
 from validate.prediction.trace import read_trace
 from validate.prediction.valley import ToldSpike, find_bounce, tell_spike
 from validate.side_by_side import make_ahead, require_jobs
@@ -59,25 +59,6 @@ class PredictConfig:
     """Make every run again."""
     plan: bool = False
     """Only say which runs there are to be, which exist, and how long the others take on this machine."""
-
-
-@dataclass(frozen=True)
-class NetworkPredictions:
-    """The predictions of one network's runs, and their scores.
-
-    Attributes:
-        network: its name.
-        runs: a run each, in the order of step sizes and seeds.
-        without: names of runs that have no windows at 2/η, or no study.
-        scores: a quantity each.
-        layers: an event each.
-    """
-
-    network: str
-    runs: Sequence[PredictedRun]
-    without: Sequence[str]
-    scores: Sequence[Score]
-    layers: Sequence[LayerScore]
 
 
 def predict_job(config: PredictConfig) -> int:

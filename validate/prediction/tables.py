@@ -5,16 +5,34 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sim.durable_files import write_durably
 from validate.prediction.layers import LayerScore
 from validate.prediction.scores import PredictedRun, Score
 from validate.report_words import finite_or_none
 
-if TYPE_CHECKING:
-    from validate.prediction.job import NetworkPredictions
+
+@dataclass(frozen=True)
+class NetworkPredictions:
+    """The predictions of one network's runs, and their scores.
+
+    Attributes:
+        network: its name.
+        runs: a run each, in the order of step sizes and seeds.
+        without: names of runs that have no windows at 2/η, or no study.
+        scores: a quantity each.
+        layers: an event each.
+    """
+
+    network: str
+    runs: Sequence[PredictedRun]
+    without: Sequence[str]
+    scores: Sequence[Score]
+    layers: Sequence[LayerScore]
+
 
 PER_RUN = (
     ("wait", "wait"),
