@@ -15,7 +15,9 @@ from validate.network_run import NetworkConfig
 from validate.prediction import job
 from validate.prediction.job import PredictConfig, predict_job
 from validate.prediction.networks import PREDICTION_NETWORKS, PredictionSetting
-from validate.prediction.quantities import QUANTITIES, VALLEY_QUANTITIES
+from validate.prediction.quantities import QUANTITIES, VALLEY_QUANTITIES, Point
+from validate.prediction.scores import PredictedRun
+from validate.prediction.tables import run_table
 from validate.windows import Windows
 
 NETWORK = NetworkConfig(
@@ -107,3 +109,15 @@ def test_every_network_runs_over_several_step_sizes_under_names_of_its_own() -> 
         # Longer steps take fewer of them, and all leave room for the 150 steps at the edge.
         assert [setting.steps[lr] for lr in sizes] == sorted(setting.steps.values(), reverse=True)
         assert min(setting.steps.values()) >= 50 + 150
+
+
+def test_a_run_without_a_quantity_keeps_its_columns() -> None:
+    runs = [
+        PredictedRun("tiny", 0.1, 3, "a", {"wait": [Point(2.0, 4.0)], "spike of the line": [Point(0.5, 0.25)]}),
+        PredictedRun("tiny", 0.1, 4, "b", {"spike of the line": [Point(7.0, 8.0)]}),
+    ]
+    head, first, second = run_table(runs).splitlines()
+    assert head.replace(", told/seen", "").split() == ["step", "size", "seed", "wait", "spike,", "line"]
+    assert first.split() == ["0.1", "3", "2/4", "0.5/0.25"]
+    assert second.split() == ["0.1", "4", "–", "7/8"]
+    assert len(head) == len(first) == len(second)

@@ -41,17 +41,20 @@ PER_RUN = (
     ("loss rise from onset", "loss rise"),
     ("variance ahead", "x² ahead"),
     ("period", "period"),
+    ("spike of the line", "spike, line"),
+    ("loss rise of the line", "loss, line"),
+    ("steps to the spike", "steps, line"),
 )
-"""Quantities of one point a run, and the heads of their columns."""
+"""Quantities of one point a run, and the heads of their columns, which stand where any run has one."""
 
 
 def run_table(runs: Sequence[PredictedRun]) -> str:
     """Predicted/measured of every run, a line each."""
-    lines = [f"  {'step size':>9} {'seed':>5}" + "".join(f"{head + ', told/seen':>24}" for _, head in PER_RUN)]
+    columns = [(name, head) for name, head in PER_RUN if any(run.points.get(name) for run in runs)]
+    lines = [f"  {'step size':>9} {'seed':>5}" + "".join(f"{head + ', told/seen':>24}" for _, head in columns)]
     for run in runs:
-        cells = [
-            f"{_number(p.predicted)}/{_number(p.measured)}" for name, _ in PER_RUN for p in run.points.get(name, ())[:1]
-        ]
+        points = [run.points.get(name) for name, _ in columns]
+        cells = [f"{_number(p[0].predicted)}/{_number(p[0].measured)}" if p else "–" for p in points]
         lines.append(f"  {run.lr:9g} {run.seed:5}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
 
