@@ -81,11 +81,6 @@ class ValleyMap:
                 break
         return xs, ys
 
-    def peak_square(self, x: float) -> float:
-        """x² at the first peak of the orbit's alternating part (`first_peak`); NaN without one."""
-        peak = first_peak(self.iterate(x)[0])
-        return float("nan") if peak is None else peak.square
-
 
 class Expansion(NamedTuple):
     """The loss around a point of the bounce's line: value, (n,) gradient and (n,) product of the Hessian with z."""

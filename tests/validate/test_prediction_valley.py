@@ -12,11 +12,21 @@ import xarray as xr
 from sim import Architecture
 from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from theory.command_line import InputError
+from theory.valley_map import first_peak
 from validate.cifar10 import load_embedded
 from validate.edge_probe import EdgeMeasurements
 from validate.edge_study import EdgeConfig, study_edge
 from validate.network_run import NetworkConfig, network_tensors, run_network, trained_network, training_images
-from validate.prediction.valley import LINE_STEPS, MEMORY, find_bounce, line_map, measure_valley, tell_spike
+from validate.prediction.valley import (
+    LINE_STEPS,
+    MEMORY,
+    ValleyConfig,
+    find_bounce,
+    follow_valley,
+    line_map,
+    measure_valley,
+    told_spike,
+)
 
 CPU = torch.device("cpu")
 RUN = NetworkConfig(
@@ -104,12 +114,32 @@ def test_the_line_is_exact_along_the_bounce_and_of_first_order_across(base: xr.D
 def test_a_told_spike_is_the_orbits_peak(base: xr.Dataset) -> None:
     """At a step size above 2/λ, so that the bounce grows until the line stops it."""
     bounce = replace(find_bounce(RUN, base, 120, load_embedded(), CPU), lr=0.18, x=1e-3)
-    told, orbit = tell_spike(bounce), line_map(bounce).iterate(bounce.x, LINE_STEPS)
+    orbit = line_map(bounce).iterate(bounce.x, LINE_STEPS)
+    valley = measure_valley(bounce).iterate(bounce.x)[0]
+    told = told_spike(
+        xr.Dataset(
+            {"valley_x": ("a", valley), "line_x": ("b", orbit.x), "line_loss": ("b", orbit.loss)},
+        )
+    )
     sizes = np.abs(np.diff(orbit.x, 2)) / 4
     assert told.square == sizes[int(told.steps) - 1] ** 2
     assert sizes[int(told.steps) - 1] > max(sizes[int(told.steps) - 2], sizes[int(told.steps)])
     np.testing.assert_array_equal(told.losses, orbit.loss[: int(told.steps) + 2])
-    assert told.valley_square == measure_valley(bounce).peak_square(bounce.x)
+    peak = first_peak(valley)
+    assert peak is not None
+    assert told.valley_square == peak.square
+
+
+def test_orbits_are_those_from_the_iterate(base: xr.Dataset) -> None:
+    config = ValleyConfig(RUN, 120)
+    orbits, bounce = (
+        follow_valley(config, base, load_embedded(), CPU),
+        find_bounce(RUN, base, 120, load_embedded(), CPU),
+    )
+    np.testing.assert_array_equal(orbits["line_x"], line_map(bounce).iterate(bounce.x, LINE_STEPS).x)
+    np.testing.assert_array_equal(orbits["valley_x"], measure_valley(bounce).iterate(bounce.x)[0])
+    assert np.isnan(told_spike(orbits).square)  # it has stood for long: no orbit from here peaks
+    assert config.name == f"valley-{RUN.name}-step120"
 
 
 def test_its_kernels_start_below_the_iterate(base: xr.Dataset) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from sim import choose_device
 from sim.device import describe_device
 from sim.distributed import is_first
-from sim.runs import list_runs, read_run, require_writable
+from sim.runs import list_runs, obtain_run, read_run, require_writable
 from theory.command_line import InputError, require_seeds
 from validate.cifar10 import load_embedded
 from validate.edge_study import edge_name
@@ -28,7 +28,7 @@ from validate.prediction.scores import PredictedRun, score
 from validate.prediction.spikes import valley_points
 from validate.prediction.tables import NetworkPredictions, layer_table, run_table, score_table, write_json
 from validate.prediction.trace import read_trace
-from validate.prediction.valley import ToldSpike, find_bounce, tell_spike
+from validate.prediction.valley import ToldSpike, ValleyConfig, follow_valley, told_spike
 from validate.side_by_side import make_ahead, require_jobs
 from validate.windows import find_windows
 
@@ -54,7 +54,7 @@ class PredictConfig:
     report: Path = Path("report/predictions")
     """Folder for predictions.json."""
     valley: bool = False
-    """Also take each run up to its onset again, measure the valley there and predict the spike from it."""
+    """Also take each run up to its onset again, follow the valley's maps from there and predict the spike by them."""
     force: bool = False
     """Make every run again."""
     plan: bool = False
@@ -83,7 +83,11 @@ def predict_job(config: PredictConfig) -> int:
         return 0
 
     def tell(run: NetworkConfig, base: xr.Dataset, step: int) -> ToldSpike:
-        return tell_spike(find_bounce(run, base, step, images, device))
+        of = ValleyConfig(run, step)
+        orbits = obtain_run(
+            config.runs, of.name, of, lambda: follow_valley(of, base, images, device), device=device, force=config.force
+        )
+        return told_spike(orbits.data)
 
     valley = tell if config.valley else None
     parts = [score_network(name, runs, config.runs, valley) for name, runs in found.items()]

@@ -113,6 +113,49 @@ def line_map(bounce: Bounce) -> LineMap:
 
 
 @dataclass(frozen=True)
+class ValleyConfig:
+    """Both maps' orbits from an iterate of a finished run."""
+
+    network: NetworkConfig
+    """The run: full-batch gradient descent on its images as they are, with snapshots."""
+    step: int
+    """Number of the step."""
+
+    @property
+    def name(self) -> str:
+        """Name of the orbits' folder."""
+        return f"valley-{self.network.name}-step{self.step}"
+
+
+def follow_valley(config: ValleyConfig, base: xr.Dataset, images: Images, device: torch.device) -> xr.Dataset:
+    """Follows maps (3) and (4) from the iterate.
+
+    Args:
+        config: the run and the step.
+        base: the run's data set.
+        images: what it chose its images from.
+        device: where.
+
+    Returns:
+        ``valley_x`` (valley_step), the orbit of (3), infinite where it has diverged; ``line_x`` and ``line_loss``
+        (line_step), that of (4) until its first peak is seen, and the losses that it tells.
+
+    Raises:
+        InputError: there is no snapshot before the step.
+    """
+    bounce = find_bounce(config.network, base, config.step, images, device)
+    orbit = line_map(bounce).iterate(bounce.x, LINE_STEPS)
+    return xr.Dataset(
+        {
+            "valley_x": ("valley_step", measure_valley(bounce).iterate(bounce.x)[0]),
+            "line_x": ("line_step", orbit.x),
+            "line_loss": ("line_step", orbit.loss),
+        },
+        attrs={"lr": bounce.lr, "seed": config.network.seed, "step": config.step},
+    )
+
+
+@dataclass(frozen=True)
 class ToldSpike:
     """The first spike that the valley tells; NaN where an orbit does not peak.
 
@@ -129,13 +172,13 @@ class ToldSpike:
     losses: npt.NDArray[np.float64]
 
 
-def tell_spike(bounce: Bounce) -> ToldSpike:
-    """Follows both maps from the iterate to their first peaks."""
-    orbit = line_map(bounce).iterate(bounce.x, LINE_STEPS)
-    peak, valley_square = first_peak(orbit.x), measure_valley(bounce).peak_square(bounce.x)
-    if peak is None:
+def told_spike(orbits: xr.Dataset) -> ToldSpike:
+    """The spike in the orbits of `follow_valley`."""
+    valley, line = (first_peak(orbits[name].values) for name in ("valley_x", "line_x"))
+    valley_square = float("nan") if valley is None else valley.square
+    if line is None:
         return ToldSpike(valley_square, float("nan"), float("nan"), np.empty(0))
-    return ToldSpike(valley_square, peak.square, float(peak.step), orbit.loss[: peak.step + 2])
+    return ToldSpike(valley_square, line.square, float(line.step), orbits["line_loss"].values[: line.step + 2])
 
 
 def _replay(objective: MeanLoss, lr: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
