@@ -22,7 +22,7 @@ from paper_figs.network_roles import (
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, style, threshold_line
 from validate.claims.base import NetworkEvidence
-from validate.claims.c10_cause import crossing_ratio, kept_by_all, sharpness_ratio
+from validate.claims.c10_cause import crossing_ratio, flatness, kept_by_all
 from validate.equal_loss import mean_losses
 from validate.opposing_groups import GROUP_SIZE, loss_changes
 from validate.windows import reached_edge
@@ -90,7 +90,7 @@ def caption(runs: Runs) -> str:
 def _in_words(seeds: Sequence[NetworkEvidence], role: str) -> str:
     """Step of the crossing and sharpness at equal loss, over those of the run with all examples."""
     windows = [crossing_windows(seed.run, "F13") for seed in seeds]
-    at_loss = [sharpness_ratio(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
+    at_loss = [flatness(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
     later = [crossing_ratio(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
     crossings = [reached_edge(seed.runs[role]) for seed in seeds]
     never = sum(crossing is None for crossing in crossings)

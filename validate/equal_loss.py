@@ -45,15 +45,33 @@ def gap_amplitude(run: xr.Dataset, steps: slice) -> float:
     return float(np.sqrt(np.mean(alternating_part(group_gap(losses[middle : steps.stop], pair)) ** 2)))
 
 
-def sharpness_at_loss(run: xr.Dataset, loss: float, examples: npt.NDArray[np.bool_]) -> float:
-    """Sharpness at the iterate, between measurements, when the mean loss of some examples first is at or below `loss`.
+def least_loss(run: xr.Dataset, examples: npt.NDArray[np.bool_], steps: int) -> float:
+    """Least mean loss of some examples in a run's first steps."""
+    return float(mean_losses(run, examples)[:steps].min())
 
-    NaN where it never is, or only after the last measurement.
+
+def sharpness_ratio(run: xr.Dataset, base: xr.Dataset, loss: float, examples: npt.NDArray[np.bool_]) -> float:
+    """Sharpness of a run over its base run's, each where the mean loss of some examples first is at or below `loss`.
+
+    NaN where one never is.
+    """
+    own, of_base = (sharpness_at_loss(one, loss, examples) for one in (run, base))
+    return own / of_base
+
+
+def sharpness_at_loss(run: xr.Dataset, loss: float, examples: npt.NDArray[np.bool_]) -> float:
+    """Sharpness, between measurements, when the mean loss of some examples first is at or below `loss`.
+
+    At the midpoints of steps where it was measured there, else at iterates: those of a run at its edge swing from step
+    to step, by a tenth and more in a perceptron with ReLU, and between measurements an even number of steps apart one
+    would read the wrong phase. NaN where the loss never is that low, or only after the last measurement.
     """
     step = first_at_or_below(mean_losses(run, examples), loss)
     measured = run["measured"].values
     if step is None or step > measured[-1]:
         return float("nan")
+    if "sharpness_midpoint" in run:
+        return float(np.interp(step, measured + 0.5, run["sharpness_midpoint"].values))
     return float(np.interp(step, measured, run["sharpness_iterate"].values))
 
 

@@ -15,7 +15,7 @@ import torch
 from validate.cifar10 import Images
 from validate.claims import Evidence
 from validate.claims.base import mean_interval
-from validate.equal_loss import sharpness_at_loss
+from validate.equal_loss import sharpness_at_loss, sharpness_ratio
 from validate.roles import Setting
 from validate.treated_runs import SeedRuns, Treated, seed_runs
 from validate.treatments import CHOICES, TREATMENTS
@@ -37,8 +37,7 @@ class Measure:
 
 
 def _sharpness(treated: Treated) -> float:
-    own, base = (sharpness_at_loss(run, treated.level, treated.untouched) for run in (treated.run, treated.base))
-    return own / base
+    return sharpness_ratio(treated.run, treated.base, treated.level, treated.untouched)
 
 
 def _whole_loss(treated: Treated) -> float:

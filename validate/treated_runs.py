@@ -12,7 +12,7 @@ import xarray as xr
 
 from validate.cifar10 import Images
 from validate.claims import NetworkEvidence
-from validate.equal_loss import first_at_or_below, mean_losses
+from validate.equal_loss import first_at_or_below, least_loss, mean_losses
 from validate.evidence import Store
 from validate.interventions import Indices
 from validate.network_run import NetworkConfig
@@ -57,7 +57,7 @@ class Treated:
         """Loss of the untouched examples at which runs are compared: the base run's when it crosses 2/η."""
         # There a late treatment has hardly begun: it is looked at 75 steps further.
         reached = self.windows.select.stop if self.treatment.late else self.windows.crossing + 1
-        return float(mean_losses(self.base, self.untouched)[:reached].min())
+        return least_loss(self.base, self.untouched, reached)
 
 
 @dataclass(frozen=True)

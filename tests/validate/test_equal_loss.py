@@ -13,6 +13,7 @@ from validate.equal_loss import (
     edge_losses,
     gap_amplitude,
     sharpness_at_loss,
+    sharpness_ratio,
     steps_between,
 )
 from validate.opposing_groups import alternating_part
@@ -89,3 +90,17 @@ def test_the_sharpness_is_read_at_the_step_of_the_loss_and_nowhere_else() -> Non
     some = np.arange(60) < 30
     at["loss"].values[:, 30:] = 0.0  # examples left out must not count
     assert sharpness_at_loss(at, 2.5, some) == pytest.approx(50, abs=0.6)
+
+
+def test_a_swing_of_the_iterates_sharpness_does_not_show() -> None:
+    """Measured at even steps alone, iterates read at an odd step what holds at even ones."""
+    of_all = np.ones(60, dtype=bool)
+    smooth, swinging = run(300, speed=0.005), run(300, speed=0.005)
+    swing = np.where(swinging["measured"] % 2 == 0, 1.1, 0.9)
+    swinging["sharpness_midpoint"] = "measured", swinging["sharpness_iterate"].values + 0.25  # half a step further
+    swinging["sharpness_iterate"].values[:] = swinging["sharpness_iterate"].values * swing
+    for loss in (2.5, 2.495, 2.493):
+        assert sharpness_at_loss(swinging, loss, of_all) == pytest.approx(
+            sharpness_at_loss(smooth, loss, of_all), rel=0.01
+        )
+    assert sharpness_ratio(swinging, smooth, 2.5, of_all) == pytest.approx(1, rel=0.01)
