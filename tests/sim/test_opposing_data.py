@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from moment_check import check_moments
 
 from sim.chebyshev import chebyshev_examples
 from sim.heavy_tails import SizeLaw, hill_estimator
-from sim.moment_check import check_moments
 from sim.opposing_data import CHUNK, Examples, OpposingLaw, Source, draw_examples
 from sim.paired_classes import LabelledExamples, draw_paired_classes
 from sim.second_moments import population_moments, sample_moments
