@@ -198,6 +198,29 @@ def test_options_of_several_values_are_neither_empty_nor_repeated(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        ("--seeds 7", 0, ""),
+        ("--help", 0, "usage: python one.py [-h]"),
+        ("--seeds 1 1", 2, "python one.py: --seeds has 1 twice"),
+        ("nosuch", 2, "see python one.py --help"),
+    ],
+)
+def test_a_program_of_one_command_takes_its_options_without_a_word_before(
+    words: str, status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(given: Lists) -> None:
+        assert given.seeds == (7,)
+
+    command.__annotations__["given"] = Lists
+    with pytest.raises(SystemExit) as stop:
+        main(command, prog="python one.py", description="it", args=words.split())
+    assert (stop.value.code or 0) == status
+    said = capsys.readouterr()
+    assert says in said.out + said.err
+
+
 def test_a_commands_status_is_the_programs(capsys: pytest.CaptureFixture[str]) -> None:
     def refuses() -> int:
         raise InputError("--x is 1: give 2")

@@ -23,7 +23,8 @@ import tyro
 BAD_INPUT = 2
 """Exit status of a run that was refused because of what it was given."""
 
-Commands = Mapping[str, "Callable[..., int | None] | Commands"]
+Command = Callable[..., int | None]
+Commands = Mapping[str, "Command | Commands"]
 
 
 class InputError(ValueError):
@@ -113,18 +114,19 @@ def require_seeds(seeds: Sequence[int], name: str = "--seeds") -> None:
 
 
 def main(
-    commands: Commands,
+    commands: Commands | Command,
     *,
     prog: str,
     description: str,
     default: str | None = None,
     args: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Runs one command of a package and exits with its status.
+    """Runs one command of a package, or a program of one command, and exits with its status.
 
     Args:
         commands: name → function whose signature (often one frozen dataclass) is the command's options; a
-            nested mapping groups commands under a word, as in ``validate data fetch``.
+            nested mapping groups commands under a word, as in ``validate data fetch``. Or one such function: then
+            all words are its options.
         prog: how the user starts it, for help texts.
         description: one paragraph for ``--help``.
         default: the command meant when none is named.
@@ -172,7 +174,11 @@ def mend(error: OSError) -> str:
     return "give another folder"
 
 
-def _dispatch(commands: Commands, words: list[str], prog: str, description: str, default: str | None) -> int | None:
+def _dispatch(
+    commands: Commands | Command, words: list[str], prog: str, description: str, default: str | None
+) -> int | None:
+    if callable(commands):
+        return _parse_and_call(commands, words, prog, description)
     if words and isinstance(group := commands.get(words[0]), Mapping):
         return _dispatch(group, words[1:], f"{prog} {words[0]}", f"{words[0]}: {description}", None)
     if default and (not words or words[0] not in (*commands, "-h", "--help")):
@@ -182,14 +188,12 @@ def _dispatch(commands: Commands, words: list[str], prog: str, description: str,
     return _parse_and_call(commands, words, prog, description)
 
 
-def _parse_and_call(commands: Commands, words: list[str], prog: str, description: str) -> int | None:
-    leaves = {name: _leaf(name, entry) for name, entry in commands.items()}
+def _parse_and_call(commands: Commands | Command, words: list[str], prog: str, description: str) -> int | None:
     complaint = io.StringIO()
     try:
         # tyro calls the chosen function itself; wrapping it keeps the function's own output unredirected.
         with contextlib.redirect_stderr(complaint):
-            call: Callable[[], int | None] = tyro.extras.subcommand_cli_from_dict(
-                {name: _delayed(leaf) for name, leaf in leaves.items()},
+            call = _parser(commands)(
                 prog=prog,
                 description=description,
                 args=words,
@@ -198,12 +202,19 @@ def _parse_and_call(commands: Commands, words: list[str], prog: str, description
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        named = f"{prog} {words[0]}" if words[0] in commands else prog
+        named = prog if callable(commands) or words[0] not in commands else f"{prog} {words[0]}"
         raise InputError(f"{_one_line(complaint.getvalue())}; see {named} --help") from None
     return call()
 
 
-def _leaf(name: str, entry: Callable[..., int | None] | Commands) -> Callable[..., int | None]:
+def _parser(commands: Commands | Command) -> Callable[..., Callable[[], int | None]]:
+    if callable(commands):
+        return functools.partial(tyro.cli, _delayed(commands))
+    leaves = {name: _delayed(_leaf(name, entry)) for name, entry in commands.items()}
+    return functools.partial(tyro.extras.subcommand_cli_from_dict, leaves)
+
+
+def _leaf(name: str, entry: Command | Commands) -> Command:
     if callable(entry):
         return entry
 
@@ -214,7 +225,7 @@ def _leaf(name: str, entry: Callable[..., int | None] | Commands) -> Callable[..
     return group
 
 
-def _delayed(function: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+def _delayed(function: Command) -> Callable[..., Callable[[], int | None]]:
     """The same signature, but returns the call to make once parsing is over."""
 
     @functools.wraps(function)
