@@ -8,7 +8,6 @@ by run; `stacked` is `sim.batched_networks.descend_networks` at the stack size i
 
 from __future__ import annotations
 
-import argparse
 import time
 import timeit
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from sim import descend, mlp, update_rules
 from sim.batched_networks import LARGEST_WORK, descend_networks
+from theory import command_line
 
 LR = 0.01
 
@@ -104,10 +104,13 @@ def row(case: Case, repeat: int) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeat", type=int, default=3, help="timings of which the best counts")
-    repeat = parser.parse_args().repeat
+def measure(repeat: int = 3) -> None:
+    """Prints the table.
+
+    Args:
+        repeat: timings of which the best counts.
+    """
+    command_line.require_positive("--repeat", repeat)
     print(f"CPU, {torch.get_num_threads()} threads, float32, full batch; GPU: not measured")
     print(f"stacks of at most {LARGEST_WORK:.1e} operations a step, at least one run\n")
     print("                                    opera-  stacked, µs       stack     times of the stacked engine's")
@@ -117,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.main(measure, prog="python benchmarks/batched_networks.py", description=str(__doc__))

@@ -40,6 +40,8 @@ from sim import Architecture, Arithmetic, build
 from sim.curvature import HessianOperator, MeanLoss
 from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from sim.networks.normalisation import BatchNorm2d, LayerNorm
+from theory import command_line
+from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.cpu_forms import CPU_FORMS
 from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_inputs, training_images
@@ -76,6 +78,14 @@ class Options:
     """Compile too; takes a minute a network."""
     profile: bool = False
     """Say where a step's time goes."""
+
+    def __post_init__(self) -> None:
+        command_line.require_positive("--rounds", self.rounds)
+        for count in self.threads:
+            command_line.require_positive("--threads", count)
+        for name in self.names:
+            if name not in FORMS:
+                raise InputError(f"there is no network {name}: give some of {', '.join(FORMS)}")
 
 
 class Case:
@@ -255,13 +265,10 @@ def where(words: str, case: Case, share: float) -> None:
     )
 
 
-def main(options: Options) -> None:
+def measure(options: Options) -> None:
     """One process for each number of threads."""
-    unknown = [name for name in options.names if name not in FORMS]
-    if unknown:
-        sys.exit(f"networks are {', '.join(FORMS)}, not {unknown[0]}")
     if len(options.threads) > 1:
-        flags = ["--compile" if options.compile else "--no-compile", "--profile" if options.profile else "--no-profile"]
+        flags = [*([] if options.compile else ["--no-compile"]), *(["--profile"] if options.profile else [])]
         for count in options.threads:
             words = [*options.names, "--threads", str(count), "--rounds", str(options.rounds), *flags]
             subprocess.run([sys.executable, __file__, *words], check=True)
@@ -274,4 +281,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command_line.main(measure, prog="python benchmarks/convolutional_networks.py", description=str(__doc__))

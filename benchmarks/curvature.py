@@ -9,14 +9,15 @@ inputs. Peak memory: benchmarks/product_memory.py.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -39,8 +40,10 @@ from sim.curvature.leading_inputs import RANK, LeadingInputs
 from sim.curvature.mean_loss import unflatten
 from sim.curvature.scouting import Lookout, scouted
 from sim.networks import layer_of_parameter
+from theory import command_line
 from validate.cifar10 import load_embedded, standardise
 
+Table = Literal["cost", "refresh", "leading"]
 SIZES = (3072, 200, 200, 10)
 EXAMPLES = 2000
 LR, STEPS = 0.05, 420
@@ -342,8 +345,13 @@ def against_scipy(objective: MeanLoss, parameters: list[Tensor], start: Tensor |
         print(f"  {name:44}{products:8}{value:15.4f}{residual:10.1e}{seconds / times[0]:12.1f}")
 
 
-if __name__ == "__main__":
-    tables = {"cost": cost, "refresh": refresh, "leading": leading}
+def measure(tables: Annotated[tuple[Table, ...], tyro.conf.Positional] = get_args(Table)) -> None:
+    """Prints the tables named, or all."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; GPU not measured")
-    for name in sys.argv[1:] or tables:
-        tables[name]()
+    ways: dict[Table, Callable[[], None]] = {"cost": cost, "refresh": refresh, "leading": leading}
+    for name in tables:
+        ways[name]()
+
+
+if __name__ == "__main__":
+    command_line.main(measure, prog="python benchmarks/curvature.py", description=str(__doc__))

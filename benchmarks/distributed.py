@@ -25,10 +25,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-import tyro
 
 from sim import SharpnessProbe, build, descend
 from sim.distributed import from_first, is_first, processes, rank_count
+from theory import command_line
+from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.cpu_forms import CPU_FORMS
 from validate.network_run import IMAGE_SHAPE, network_inputs, training_images
@@ -50,6 +51,12 @@ class Options:
     """What this process does; those that descend are started by the one that does all."""
     file: Path | None = None
     """Where those put what they find."""
+
+    def __post_init__(self) -> None:
+        command_line.require_positive("--rounds", self.rounds)
+        command_line.require_positive("--seconds", self.seconds)
+        if self.file is None and self.part == "ranks":
+            raise InputError("--part is ranks without --file: give the file too, or all")
 
 
 def descend_here(seconds: float) -> dict[str, float]:
@@ -99,13 +106,13 @@ def start(way: str, options: Options, folder: Path) -> dict[str, float]:
     return json.loads(file.read_text())
 
 
-def main(options: Options) -> None:
+def measure(options: Options) -> None:
     """The table, or one rank's part of it."""
     if options.part == "ranks":
         with processes():
             found = descend_here(options.seconds)
             if is_first():
-                assert options.file is not None
+                assert options.file is not None  # as the options had it checked
                 options.file.write_text(json.dumps({**found, "ranks": rank_count()}))
         return
     rounds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
@@ -129,4 +136,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command_line.main(measure, prog="python benchmarks/distributed.py", description=str(__doc__))

@@ -10,7 +10,7 @@ import timeit
 
 import numpy as np
 
-from theory import Model, gradient_descent, hessian, power_law_covariance, random_start
+from theory import Model, command_line, gradient_descent, hessian, power_law_covariance, random_start
 from theory.curvature import sharpness
 
 D1, STATES, DENSE_STATES = 998, 200, 3  # 1 + D1 + 1 weights
@@ -31,6 +31,11 @@ def compare(name: str, exponent: float) -> str:
     return f"{name:11}{cells} {dense_time / single:9.0f} {dense_time / batch:9.0f}    {difference:.1e}"
 
 
-if __name__ == "__main__":
+def measure() -> None:
+    """Prints the table."""
     print("covariance  dense eigvalsh  one state a batch state   ratio 1   ratio n    relative difference")
     print(compare("identity", 0.0), compare("power law", 1.0), sep="\n")
+
+
+if __name__ == "__main__":
+    command_line.main(measure, prog="python benchmarks/exact_sharpness.py", description=str(__doc__))

@@ -24,10 +24,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-import tyro
 
 import sim.record
 from sim import RunInProgress, descend, mlp, obtain_resumable_run, read_run
+from theory import command_line
+from theory.command_line import InputError
 from validate.cifar10 import load_embedded, standardise
 
 MIB = 2**20
@@ -42,14 +43,22 @@ class Options:
     """Examples."""
     steps: int = 5_000
     """Steps."""
-    formats: tuple[str, ...] = ("float32", "float16")
+    formats: tuple[Literal["float64", "float32", "float16"], ...] = ("float32", "float16")
     """Number formats."""
     one_piece: bool = False
     """Store chunks in one piece, without the shards that `sim.record` makes of wide rows."""
     folder: Path | None = None
     """Where; a temporary folder when not given."""
     part: Literal["all", "write", "row", "column"] = "all"
-    """What this process does; all others are started by the one that does all."""
+    """What this process does; all others are started by the one that does all, and given their folder."""
+
+    def __post_init__(self) -> None:
+        command_line.require_positive("--examples", self.examples)
+        command_line.require_positive("--steps", self.steps)
+        if self.folder is not None and not self.folder.is_dir():
+            raise InputError(f"--folder is {self.folder}, which is no folder: make it, or give another")
+        if self.folder is None and self.part != "all":
+            raise InputError(f"--part is {self.part} without --folder: give the folder too, or all")
 
 
 @dataclass(frozen=True)
@@ -131,8 +140,8 @@ def read(options: Options, dtype: str, folder: Path, what: str) -> dict[str, flo
 def apart(options: Options, dtype: str, folder: Path, part: str) -> dict[str, float]:
     """What a part gives in a process of its own."""
     words = ["--examples", options.examples, "--steps", options.steps, "--formats", dtype, "--folder", folder]
-    layout = "--one-piece" if options.one_piece else "--no-one-piece"
-    command = [sys.executable, __file__, *map(str, words), layout, "--part", part]
+    layout = ["--one-piece"] if options.one_piece else []
+    command = [sys.executable, __file__, *map(str, words), *layout, "--part", part]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -161,13 +170,13 @@ def report(options: Options, folder: Path) -> None:
             )
 
 
-def main(options: Options) -> None:
+def measure(options: Options) -> None:
     """The table, or one part of it."""
     if options.part == "all":
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             report(options, Path(folder))
         return
-    assert options.folder is not None
+    assert options.folder is not None  # as the options had it checked
     dtype = options.formats[0]
     made = (
         write(options, dtype, options.folder)
@@ -178,4 +187,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command_line.main(measure, prog="python benchmarks/loss_store.py", description=str(__doc__))

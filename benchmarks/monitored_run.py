@@ -27,7 +27,6 @@ from __future__ import annotations
 import copy
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -45,6 +44,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from sim import Checkpoints, Record, SharpnessProbe, descend, mlp
 from sim.curvature import MeanLoss, MeanLossHessian
 from sim.networks import layer_of_parameter
+from theory import command_line
 from validate.cifar10 import load_embedded, standardise
 
 SIZES = (3072, 200, 200, 10)
@@ -216,7 +216,13 @@ def seconds(work: Callable[[], object]) -> float:
     return clock() - begun
 
 
-def main(full: bool, brief: bool) -> None:
+def measure(full: bool = False, brief: bool = False) -> None:
+    """Prints the table and the ratios.
+
+    Args:
+        full: time every step of the usual way.
+        brief: only the bare run, the monitored one and that in a run folder.
+    """
     x, y = images()
     network = mlp(SIZES, "relu", seed=0)
     descend(network, x, y, lr=LR, steps=WARM_UP, progress=False)
@@ -282,4 +288,4 @@ def main(full: bool, brief: bool) -> None:
 
 
 if __name__ == "__main__":
-    main("--full" in sys.argv[1:], "--brief" in sys.argv[1:])
+    command_line.main(measure, prog="python benchmarks/monitored_run.py", description=str(__doc__))

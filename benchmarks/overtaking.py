@@ -10,20 +10,23 @@ step `SINCE` on count, without those that verify, every 25th, which cannot miss.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor, nn
 
 from sim import SharpnessProbe, descend
 from sim.curvature import MeanLoss, MeanLossHessian, top_eigenpairs
 from sim.networks import build
+from theory import command_line
 from validate.cifar10 import CLASSES, load_embedded
 from validate.cpu_forms import CPU_FORMS
 from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_tensors, training_images
 
+Kind = Literal["mlp", "tanh", "vgg11", "resnet18", "vit"]
 SINCE, EVERY = 50, 10
 ALLOWED = 3e-3  # three times the probe's tolerance
 FORMS = {
@@ -32,6 +35,19 @@ FORMS = {
         CPU_FORMS["mlp"], architecture=dataclasses.replace(CPU_FORMS["mlp"].architecture, activation="tanh")
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is watched."""
+
+    networks: Annotated[tuple[Kind, ...], tyro.conf.Positional] = get_args(Kind)
+    """Networks."""
+    seeds: int = 1
+    """Number of seeds, from 0 on."""
+
+    def __post_init__(self) -> None:
+        command_line.require_positive("--seeds", self.seeds)
 
 
 class Witness:
@@ -85,15 +101,13 @@ def watch(name: str, config: NetworkConfig) -> None:
         )
 
 
-def main(words: list[str]) -> None:
+def watch_all(options: Options) -> None:
     """Watches the networks named, or all."""
-    count = int(words[words.index("--seeds") + 1]) if "--seeds" in words else 1
-    names = [word for word in words if word in FORMS] or list(FORMS)
     print("  network    seed  place     refreshes  missed  most below    median  second / first  missed at step")
-    for name in names:
-        for seed in range(count):
+    for name in options.networks:
+        for seed in range(options.seeds):
             watch(name, dataclasses.replace(FORMS[name], seed=seed))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command_line.main(watch_all, prog="python benchmarks/overtaking.py", description=str(__doc__))

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
-import tyro
 
 from sim import Architecture, build
 from sim.curvature import MeanLoss, MeanLossHessian
+from theory import command_line
+from theory.command_line import InputError
 
 MIB = 2**20
+Peak = tuple[int, int, int, int]
 LARGEST_WHOLE = 8_000
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}  # glibc reads them at a process's start
 CASES: dict[str, tuple[Architecture, tuple[int, ...]]] = {
@@ -41,8 +44,11 @@ class Options:
     bound: int = 64
     """Bound on the memory of graphs and temporaries, in MiB."""
 
+    def __post_init__(self) -> None:
+        command_line.require_positive("--bound", self.bound)
 
-def peak_here(architecture: Architecture, n: int, bound: int, queue: Any) -> None:
+
+def peak_here(architecture: Architecture, n: int, bound: int) -> Peak:
     """In a process of its own: examples a chunk, graphs kept and built anew, and the peak."""
     network = build(architecture, (3, 32, 32), 10, seed=0)
     shape = (n, 3072) if architecture.kind == "mlp" else (n, 3, 32, 32)
@@ -54,7 +60,7 @@ def peak_here(architecture: Architecture, n: int, bound: int, queue: Any) -> Non
     before = high_water()
     operator = MeanLossHessian(objective, memory=bound)
     operator.matmat(vectors)
-    queue.put((operator.chunk, operator.kept, operator.rebuilt, high_water() - before))
+    return operator.chunk, operator.kept, operator.rebuilt, high_water() - before
 
 
 def high_water() -> int:
@@ -63,23 +69,51 @@ def high_water() -> int:
     return int(line.split()[1]) * 1024
 
 
-def peak(architecture: Architecture, n: int, bound: int, *, returned: bool) -> tuple[int, int, int, int]:
-    """`peak_here` in a process whose malloc gives back what is freed, or keeps it as it comes."""
-    before = {name: os.environ.pop(name, None) for name in RETURNED}
-    os.environ.update(RETURNED if returned else {})
+def send(work: Callable[..., Peak], arguments: tuple[object, ...], sender: Connection) -> None:
+    """Sends what the work gives, or why it refuses."""
+    try:
+        sender.send(work(*arguments))
+    except InputError as error:
+        sender.send(error)
+
+
+def apart(work: Callable[..., Peak], *arguments: object) -> Peak:
+    """What the work gives in a process of its own.
+
+    Raises:
+        InputError: it refuses, or its process ends without an answer.
+    """
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=peak_here, args=(architecture, n, bound, queue))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=send, args=(work, arguments, sender))
     process.start()
-    found: tuple[int, int, int, int] = queue.get()
+    sender.close()  # so that the pipe ends with the process, which alone holds this end now
+    try:
+        found: Peak | InputError = receiver.recv()
+    except EOFError:
+        process.join()
+        raise InputError(
+            f"the process of {arguments} ended with status {process.exitcode}: see above, or give it more memory"
+        ) from None
     process.join()
-    for name, value in before.items():
-        os.environ.pop(name, None)
-        os.environ.update({} if value is None else {name: value})
+    if isinstance(found, InputError):
+        raise found
     return found
 
 
-def main(options: Options) -> None:
+def peak(architecture: Architecture, n: int, bound: int, *, returned: bool) -> Peak:
+    """`peak_here` in a process whose malloc gives back what is freed, or keeps it as it comes."""
+    before = {name: os.environ.pop(name, None) for name in RETURNED}
+    os.environ.update(RETURNED if returned else {})
+    try:
+        return apart(peak_here, architecture, n, bound)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
+
+
+def measure(options: Options) -> None:
     """Prints the table."""
     print(f"bound {options.bound} MiB                                          peak MiB:")
     print(
@@ -100,4 +134,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command_line.main(measure, prog="python benchmarks/product_memory.py", description=str(__doc__))

@@ -1,45 +1,74 @@
 """The second-moment engine against autograd on the raw examples, and what the number of examples costs.
 
-``python benchmarks/second_moments.py [largest] [part …]``, with nothing else running; `largest` is the number of
-examples of the largest sample that is really drawn (10⁶ when not given; 10⁸ takes minutes), the parts are throughput,
+``python benchmarks/second_moments.py [part …] [--largest 1e6]``, with nothing else running; the parts are throughput,
 depth, examples, sources, drift and gpu (all when not given). Both sides of a ratio are timed in the same run, each the
-best of several, with the same threads and in float64. With one
-thread the clock is the process's CPU time, which other processes on the machine do not run up; they still take its
-cache. The autograd side is timed on a few steps and scaled: its steps all cost the same.
+best of several, with the same threads and in float64. With one thread the clock is the process's CPU time, which other
+processes on the machine do not run up; they still take its cache.
+
+Autograd is given the examples ready-made, and timed on a few steps and scaled: its steps all cost the same. It makes
+one run, or `TOGETHER` at once, one matrix product a pass: the fair comparison, as the engine makes its runs at once.
+Where each run has a sample of its own, the samples' moments cost the engine more than its steps: of `SAMPLES` different
+samples they are made, timed and scaled to a sample a run, and each is given to as many runs, in memory of its own.
 """
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
-import sys
 import time
 import timeit
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
+import tyro
 
 from sim.batched_descent import descend_batch, stack_states
 from sim.batched_flow import flow_batch
 from sim.device import describe_device
 from sim.opposing_data import CHUNK, Examples, draw_examples
-from sim.second_moments import Moments, SecondMoments, population_batch, sample_moments
+from sim.second_moments import Moments, SecondMoments, population_batch, sample_moments, stack
 from sim.update_rules import Adam, GradientDescent, Rule
+from theory import command_line
+from theory.command_line import InputError
 from theory.configuration import DescentConfig
 
 CPU = torch.device("cpu")
 RUNS, STEPS, FEATURES, EXAMPLES = 1024, 2000, 64, 100_000
-AUTOGRAD_STEPS, FRACTION = 10, 0.05
+AUTOGRAD_STEPS, TOGETHER, SAMPLES, FRACTION = 10, 64, 64, 0.05
+COUNTS = (10**4, 10**5, 10**6, 10**7, 10**8)  # of examples
 GPU_RUNS, GPU_STEPS = 10_000, 10_000
 CONFIG = DescentConfig(alpha=20.0, d1=FEATURES - 1, lr=0.02)
-STARTS = stack_states([DescentConfig(d1=FEATURES - 1, start_seed=seed).initial_state for seed in range(RUNS)])
 LRS = torch.linspace(0.005, 0.03, RUNS, dtype=torch.float64)
 
-
 CLOCK = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+Part = Literal["throughput", "depth", "examples", "sources", "drift", "gpu"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured."""
+
+    parts: Annotated[tuple[Part, ...], tyro.conf.Positional] = get_args(Part)
+    """Parts."""
+    largest: float = 1e6
+    """Examples of the largest sample that is really drawn; 1e8 takes minutes."""
+
+    def __post_init__(self) -> None:
+        if not COUNTS[0] <= self.largest:
+            raise InputError(f"--largest is {self.largest:g}: give at least {COUNTS[0]:,}")
+
+
+@functools.cache
+def starts() -> torch.Tensor:
+    """(RUNS, 1, 1 + FEATURES) weights to start from; takes seconds."""
+    return stack_states([DescentConfig(d1=FEATURES - 1, start_seed=seed).initial_state for seed in range(RUNS)])
 
 
 def best(work: Callable[[], object], repeat: int = 3, clock: Callable[[], float] = CLOCK) -> float:
@@ -50,59 +79,93 @@ def examples(count: int) -> Iterator[Examples]:
     return draw_examples(CONFIG.model, count, FRACTION, 0, CPU)
 
 
-def autograd_run(z: torch.Tensor, y: torch.Tensor, steps: int, lr: float) -> torch.Tensor:
-    theta = STARTS[0, 0].clone().requires_grad_()
+def autograd_runs(z: torch.Tensor, y: torch.Tensor, runs: int, steps: int, lr: float) -> torch.Tensor:
+    """(runs, 1 + FEATURES) weights of so many runs at once; the sum of their losses gives each its own gradient."""
+    theta = starts()[:runs, 0].clone().requires_grad_()
     optimizer = torch.optim.SGD([theta], lr)
     for _ in range(steps):
         optimizer.zero_grad()
-        ((theta[0] * (z @ theta[1:]) - y) ** 2).mean().div(2).backward()
+        ((theta[:, 0] * (z @ theta[:, 1:].T) - y[:, None]) ** 2).mean(0).div(2).sum().backward()
         optimizer.step()
     return theta.detach()
 
 
+def autograd_step(z: torch.Tensor, y: torch.Tensor, runs: int) -> float:
+    """Seconds of a run's step, of so many runs at once."""
+    return best(lambda: autograd_runs(z, y, runs, AUTOGRAD_STEPS, 0.02)) / AUTOGRAD_STEPS / runs
+
+
+def own_samples(count: int, size: int) -> tuple[Moments, float]:
+    """Moments (RUNS,) of so many different samples, each for as many runs, and seconds of summing one sample's."""
+    made, spent = [], 0.0
+    for seed in range(count):
+        chunks = list(draw_examples(CONFIG.model, size, FRACTION, seed, CPU))
+        begin = CLOCK()
+        made.append(sample_moments(chunks)["all"])
+        spent += CLOCK() - begin
+    of = stack(made)
+    repeated = [t.repeat(RUNS // count, *[1] * (t.ndim - 1)) for t in (of.gram, of.cross, of.square)]
+    return Moments(*repeated), spent / count
+
+
 def engine(moments: SecondMoments, rule: Rule, record_every: int) -> float:
-    return best(lambda: descend_batch(moments, STARTS, rule, STEPS, record_every=record_every), repeat=2)
+    return best(lambda: descend_batch(moments, starts(), rule, STEPS, record_every=record_every), repeat=2)
 
 
 def throughput() -> None:
     chunks = list(examples(EXAMPLES))
     z, y = torch.cat([c.features for c in chunks]), torch.cat([c.target for c in chunks])
     moments = sample_moments(chunks)["all"]
-    single = best(lambda: autograd_run(z, y, AUTOGRAD_STEPS, 0.02)) / AUTOGRAD_STEPS
-    print(f"autograd, one run on {EXAMPLES:,} examples: {single * 1e3:.2f} ms a step; {STEPS} steps of {RUNS} runs")
-    print(f"would take {single * STEPS * RUNS:,.0f} s (scaled from {AUTOGRAD_STEPS} steps)")
+    single, together = (autograd_step(z, y, runs) * STEPS * RUNS for runs in (1, TOGETHER))
+    print(f"autograd on {EXAMPLES:,} examples, a step and run: {single / STEPS / RUNS * 1e3:.2f} ms in one run,")
+    print(f"{together / STEPS / RUNS * 1e3:.2f} ms with {TOGETHER} at once; {STEPS} steps of {RUNS} runs would take")
+    print(f"{single:,.0f} and {together:,.0f} s (scaled from {AUTOGRAD_STEPS} steps)")
+    agreement(z, y, moments)
+    rows = engine_rows(moments)
+    print(f"\n{RUNS} runs × {STEPS} steps × {FEATURES} features  seconds  times autograd's throughput:", end="")
+    print(f" one run, {TOGETHER} at once")
+    for name, seconds, said in rows:
+        print(f"{name:38}{seconds:9.2f}{single / seconds:35,.0f}{together / seconds:10,.0f}{said}")
 
-    ours = descend_batch(moments, STARTS[:1], GradientDescent(0.02), 100, record_every=100, keep_weights=True)
-    theirs = autograd_run(z, y, 100, 0.02)
-    apart = (torch.from_numpy(ours["weights"].values[-1, 0, 0]) - theirs).norm() / theirs.norm()
-    print(f"engine against autograd after 100 steps, relative distance of the weights: {float(apart):.1e}\n")
 
+def engine_rows(moments: Moments) -> list[tuple[str, float, str]]:
+    """Of each way: its name, its seconds, and what else is to be said."""
     a, b = torch.randn(2, 1024, 1024, dtype=torch.float64)
     product = 2 * 1024**3 / best(lambda: a @ b)
     triad = elementwise_rate(RUNS * FEATURES)
     print(f"machine: matrix product {product / 1e9:.0f} GFLOP/s, elementwise at this size {triad / 1e9:.0f} GB/s")
-
-    population = population_batch([CONFIG.model] * RUNS, CPU)
-    own = Moments(*(t.expand(RUNS, *t.shape).contiguous() for t in (moments.gram, moments.cross, moments.square)))
-    rule = GradientDescent(LRS)
-    rows = [
-        ("population, O(d)", population, rule, STEPS),
-        ("population, recorded every 10 steps", population, rule, 10),
-        ("population, Adam", population, Adam(LRS), STEPS),
-        ("one sample in its eigenbasis, O(d)", moments.diagonal, rule, STEPS),
-        ("one sample for all runs, O(d²)", moments, rule, STEPS),
-        ("one sample a run, O(d²)", own, rule, STEPS),
+    population, rule = population_batch([CONFIG.model] * RUNS, CPU), GradientDescent(LRS)
+    plain, shared = engine(population, rule, STEPS), engine(moments, rule, STEPS)
+    own, summing = own_samples(SAMPLES, EXAMPLES)
+    of_own = engine(own, rule, STEPS)
+    # Arrays of RUNS × FEATURES read or written in a step of _effective, residual, both gradients, step, check.
+    elementwise = 18 * 8 * RUNS * FEATURES * STEPS / plain / triad
+    multiplied = 2 * RUNS * FEATURES**2 * STEPS / shared / product
+    return [
+        ("population, O(d)", plain, f"    {elementwise:.0%} of the elementwise rate"),
+        ("population, recorded every 10 steps", engine(population, rule, 10), ""),
+        ("population, Adam", engine(population, Adam(LRS), STEPS), ""),
+        ("one sample in its eigenbasis, O(d)", engine(moments.diagonal, rule, STEPS), ""),
+        ("one sample for all runs, O(d²)", shared, f"    {multiplied:.0%} of the matrix-product rate"),
+        ("one sample a run, O(d²), steps alone", of_own, ""),
+        (
+            "one sample a run, its moments too",
+            of_own + RUNS * summing,
+            f"    {summing * 1e3:.0f} ms a sample's moments",
+        ),
     ]
-    print(f"\n{RUNS} runs × {STEPS} steps × {FEATURES} features  seconds  times autograd's throughput")
-    for name, of, by, every in rows:
-        seconds = engine(of, by, every)
-        line = f"{name:38}{seconds:9.2f}{single * STEPS * RUNS / seconds:18,.0f}"
-        if name == "population, O(d)":
-            # Arrays of RUNS × FEATURES read or written in a step of _effective, residual, both gradients, step, check.
-            line += f"    {18 * 8 * RUNS * FEATURES * STEPS / seconds / triad:.0%} of the elementwise rate"
-        if name == "one sample for all runs, O(d²)":
-            line += f"    {2 * RUNS * FEATURES**2 * STEPS / seconds / product:.0%} of the matrix-product rate"
-        print(line)
+
+
+def agreement(z: torch.Tensor, y: torch.Tensor, moments: Moments) -> None:
+    """Prints how far the engine's weights are from autograd's, of runs made at once."""
+    rule = GradientDescent(0.02)
+    ours = descend_batch(moments, starts()[:TOGETHER], rule, AUTOGRAD_STEPS, keep_weights=True)["weights"]
+    theirs = autograd_runs(z, y, TOGETHER, AUTOGRAD_STEPS, 0.02)
+    apart = (torch.from_numpy(ours.values[-1, :, 0]) - theirs).norm(dim=1) / theirs.norm(dim=1)
+    print(
+        f"engine against autograd, {TOGETHER} runs after {AUTOGRAD_STEPS} steps: weights' largest relative distance "
+        f"{float(apart.max()):.1e}\n"
+    )
 
 
 def elementwise_rate(numbers: int) -> float:
@@ -137,8 +200,9 @@ def depth() -> None:
             f"{'-'.join(map(str, widths)):28}{bare / runs / steps * 1e6:14.2f}{share:22.0%}{measured / bare:22.1f} ×"
             f"   residual ≤ {float(data['sharpness_residual'].max()):.0e}"
         )
+    begun = starts()[:64]
     begin = CLOCK()
-    few = flow_batch(population_batch([CONFIG.model] * 64, CPU), STARTS[:64], np.linspace(0, 10, 11))
+    few = flow_batch(population_batch([CONFIG.model] * 64, CPU), begun, np.linspace(0, 10, 11))
     seconds = CLOCK() - begin
     steepest = float((few["flow_step"] * few["sharpness"]).max())
     print(
@@ -147,11 +211,10 @@ def depth() -> None:
     )
 
 
-def cost_of_examples(largest: int) -> None:
-    counts = [10**4, 10**5, 10**6, 10**7, 10**8]
+def cost_of_examples(largest: float) -> None:
     print("\nexamples     generating   with moments   ratio   peak memory   (CPU seconds, in a process of its own)")
     built = {}
-    for n in [n for n in counts if n <= largest]:
+    for n in [n for n in COUNTS if n <= largest]:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             (gram, cross, square), generating, both, peak = pool.apply(build, (n,))
         built[n] = Moments(*(torch.from_numpy(np.asarray(x)) for x in (gram, cross, square)))
@@ -161,12 +224,12 @@ def cost_of_examples(largest: int) -> None:
     for _ in range(9):  # alternating, so that a busy machine slows all
         for n, moments in built.items():
             begin = time.process_time()
-            descend_batch(moments, STARTS, rule, 200, record_every=200)
+            descend_batch(moments, starts(), rule, 200, record_every=200)
             steps[n] = min(steps.get(n, float("inf")), time.process_time() - begin)
     mean = sum(steps.values()) / len(steps)
     for n, seconds in steps.items():
         print(f"{n:<13,} a step of {RUNS} runs {seconds / 200 * 1e6:7.0f} us, {seconds / mean - 1:+.1%} off the mean")
-    for n in counts:
+    for n in COUNTS:
         if n > largest:
             print(f"{n:<13,} not drawn: a step sees the moments alone, whose shape is that of the others")
 
@@ -217,7 +280,7 @@ def sources() -> None:
 def drift() -> None:
     print(f"\nfloat32 against float64, 64 runs, {STEPS} steps: largest relative difference of loss, and of sharpness")
     moments = population_batch([CONFIG.model] * 64, CPU)
-    flat = STARTS[:64]
+    flat = starts()[:64]
     # Depth 3 as the two-layer network is at the start: c₂ = 1 above.
     deep = [flat[..., 1:], flat[..., :1], torch.ones_like(flat[..., :1])]
     for name, start, lr in (
@@ -250,26 +313,29 @@ def gpu(runs: int = GPU_RUNS, steps: int = GPU_STEPS) -> None:
 
 def on_gpu(device: torch.device, runs: int, steps: int) -> None:
     moments = population_batch([CONFIG.model] * runs, device)
-    starts = STARTS.repeat(-(-runs // RUNS), 1, 1)[:runs].to(device)
+    begun = starts().repeat(-(-runs // RUNS), 1, 1)[:runs].to(device)
     rule = GradientDescent(torch.linspace(0.005, 0.03, runs, dtype=torch.float64, device=device))
-    descend_batch(moments, starts, rule, 10)  # loads what the first call loads
+    descend_batch(moments, begun, rule, 10)  # loads what the first call loads
     # The data set is on the CPU, so the clock stops after the last step.
-    seconds = best(lambda: descend_batch(moments, starts, rule, steps, record_every=steps // 10), 1, time.perf_counter)
+    seconds = best(lambda: descend_batch(moments, begun, rule, steps, record_every=steps // 10), 1, time.perf_counter)
     print(f"\n{runs:,} runs × {steps:,} steps on {describe_device(device)}: {seconds:.1f} s")
 
 
-if __name__ == "__main__":
-    words = sys.argv[1:]
-    largest = int(float(words.pop(0))) if words and words[0][0].isdigit() else 10**6
-    parts = {
+def measure(options: Options) -> None:
+    """Prints the parts named, or all."""
+    ways: dict[Part, Callable[[], None]] = {
         "throughput": throughput,
         "depth": depth,
-        "examples": lambda: cost_of_examples(largest),
+        "examples": lambda: cost_of_examples(options.largest),
         "sources": sources,
         "drift": drift,
         "gpu": gpu,
     }
     clock = "CPU time" if CLOCK is time.process_time else "wall time"
     print(f"CPU, {torch.get_num_threads()} threads, float64, {clock}\n")
-    for name in words or parts:
-        parts[name]()
+    for part in options.parts:
+        ways[part]()
+
+
+if __name__ == "__main__":
+    command_line.main(measure, prog="python benchmarks/second_moments.py", description=str(__doc__))

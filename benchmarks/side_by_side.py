@@ -12,23 +12,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import torch
 import tyro
 
+from theory import command_line
 from validate.cifar10 import load_embedded
 from validate.evidence import Store
 from validate.network_run import NetworkConfig
 from validate.presets import preset_named
 from validate.side_by_side import make_each_ahead
 
+Kind = Literal["mlp", "vgg11", "resnet18", "vit"]
+
 
 @dataclass(frozen=True)
 class Options:
     """Times runs side by side against one after the other."""
 
-    networks: Annotated[tuple[str, ...], tyro.conf.Positional] = ("mlp", "vgg11", "resnet18", "vit")
+    networks: Annotated[tuple[Kind, ...], tyro.conf.Positional] = get_args(Kind)
     """Kinds of network."""
     jobs: int = 2
     """Processes."""
@@ -36,6 +39,10 @@ class Options:
     """Runs, a seed each."""
     steps: int = 100
     """Steps of a run."""
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "runs", "steps"):
+            command_line.require_positive(f"--{name}", getattr(self, name))
 
 
 def one_by_one(store: Store, configs: list[NetworkConfig]) -> None:
@@ -53,7 +60,7 @@ def seconds(make: Callable[[Store], object]) -> float:
         return time.perf_counter() - begun
 
 
-def main(options: Options) -> None:
+def compare(options: Options) -> None:
     """Prints a line for each network."""
     print(f"{options.runs} runs of {options.steps} steps, {torch.get_num_threads()} threads")
     for name in options.networks:
@@ -72,4 +79,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command_line.main(compare, prog="python benchmarks/side_by_side.py", description=str(__doc__))
