@@ -4,10 +4,12 @@
 each is timed in the same run, the best of several, and the rows give times as multiples of the stacked engine's own.
 `loop` is a bare loop with `torch.optim.SGD` over `nn.Sequential`s, without any records; `descend` is `sim.descend`, run
 by run; `stacked` is `sim.batched_networks.descend_networks` at the stack size its rule chooses, then at others.
+Operations are those that a run-step takes: the rule of the stack size counts the first layer's inputs' gradient too.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 import timeit
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from perceptron_operations import step_operations
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
@@ -90,8 +93,9 @@ def row(case: Case, repeat: int) -> str:
         networks = [mlp(case.sizes, "relu", seed) for seed in range(case.runs)]
         return best(lambda: way(networks, x, y, case.steps), repeat)
 
-    work = 6 * case.examples * sum(a * b for a, b in zip(case.sizes, case.sizes[1:], strict=False))
-    chosen = min(case.runs, max(1, LARGEST_WORK // work))
+    counted = 6 * case.examples * sum(a * b for a, b in itertools.pairwise(case.sizes))
+    chosen = min(case.runs, max(1, LARGEST_WORK // counted))
+    work = step_operations(case.sizes, case.examples)
     ours = seconds(stacked(None))
     others = [seconds(way) / ours for way in (loop, by_descend, by_func)]
     sizes = [together for together in (1, 4, 16, 64) if together <= case.runs and together != chosen]

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from perceptron_operations import step_operations
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -203,12 +204,6 @@ def products_of_a_step(network: nn.Module, x: Tensor) -> float:
     return min(seconds(work) for _ in range(10))
 
 
-def step_operations() -> int:
-    """Of a step's products: outputs, weights' gradients, and inputs' gradients except the first layer's."""
-    layers = [2 * EXAMPLES * a * b for a, b in itertools.pairwise(SIZES)]
-    return 3 * sum(layers) - layers[0]
-
-
 def seconds(work: Callable[[], object]) -> float:
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     begun = clock()
@@ -278,7 +273,7 @@ def measure(full: bool = False, brief: bool = False) -> None:
         print(f"{name}, sharpness {taken.value:.3f}: times as long as {ratios}")
     step = statistics.median(b / PERIOD for b in times["bare"])
     share, bound = (
-        statistics.median(step_operations() / t / r for t, r in zip(of, rates, strict=True))
+        statistics.median(step_operations(SIZES, EXAMPLES) / t / r for t, r in zip(of, rates, strict=True))
         for of in ([b / PERIOD for b in times["bare"]], alone)
     )
     print(

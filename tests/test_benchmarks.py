@@ -1,13 +1,19 @@
-"""The benchmarks refuse bad input before any work."""
+"""The benchmarks refuse bad input before any work, count what they say they count, and end when a child does."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sim import mlp
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 PROGRAMS = sorted(
@@ -22,6 +28,15 @@ def start(monkeypatch: pytest.MonkeyPatch, name: str, *words: str) -> int:
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     return int(stop.value.code or 0)
+
+
+def module(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
+    """A benchmark as a module, by whose name its child processes find it too."""
+    monkeypatch.syspath_prepend(FOLDER)
+    found = importlib.import_module(name)
+    monkeypatch.delitem(sys.modules, name)  # leaves no general name behind
+    monkeypatch.setitem(sys.modules, name, found)
+    return found
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -75,3 +90,14 @@ def test_bad_input_is_one_line_and_status_two_before_any_work(
     assert said.out == ""
     assert re.fullmatch(rf"python benchmarks/{name}\.py: [^\n]*{says}[^\n]*\n", said.err), said.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sizes", [(5, 3), (7, 6, 4), (9, 8, 5, 3)])
+def test_operations_of_a_step_are_those_that_autograd_takes(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, x = mlp(sizes, "relu", seed=0), torch.randn(11, sizes[0])
+    with FlopCounterMode(display=False) as counter:
+        network(x).sum().backward()
+    expected = module(monkeypatch, "perceptron_operations").step_operations(sizes, len(x))
+    assert counter.get_total_flops() == expected
