@@ -314,21 +314,20 @@ def against_scipy(objective: MeanLoss, parameters: list[Tensor], start: Tensor |
             total += HessianOperator(loss, point).matvec(row) * (len(x) / len(objective))
         return total.numpy()
 
-    def scipy(matvec: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float, int]:
+    def scipy(matvec: Callable[[np.ndarray], np.ndarray]) -> tuple[float, Tensor, int]:
         count["products"] = 0
         linear = LinearOperator((operator.size, operator.size), matvec=matvec, dtype=np.float32)
         first = np.random.default_rng(0).normal(size=operator.size)
         values, vectors = eigsh(linear, k=1, which="LA", tol=RESIDUAL, v0=first)
-        value, v = float(values[0]), torch.from_numpy(vectors[:, 0])
-        return value, float((operator.matvec(v) - value * v).norm() / abs(value)), count["products"]
+        return float(values[0]), torch.from_numpy(vectors[:, 0]), count["products"]
 
-    def ours(warm: bool) -> tuple[float, float, int]:
+    def ours(warm: bool) -> tuple[float, Tensor, int]:
         pairs = top_eigenpairs(
             operator, generator=torch.Generator().manual_seed(2), tolerance=RESIDUAL, start=start if warm else None
         )
-        return float(pairs.values[0]), float(pairs.residuals[0]), pairs.products
+        return float(pairs.values[0]), pairs.vectors[0], pairs.products
 
-    ways: dict[str, Callable[[], tuple[float, float, int]]] = {
+    ways: dict[str, Callable[[], tuple[float, Tensor, int]]] = {
         "ours, warm": lambda: ours(True),
         "ours, cold": lambda: ours(False),
         "SciPy eigsh, cold, graph reused": lambda: scipy(reused),
@@ -341,7 +340,9 @@ def against_scipy(objective: MeanLoss, parameters: list[Tensor], start: Tensor |
     )
     print("the DataLoader's. eigsh takes a basis of 20 before it looks, and so ends below the residual asked for.")
     print("  way                                         products     eigenvalue  residual   time against warm")
-    for name, (value, residual, products), seconds in zip(ways, results, times, strict=True):
+    for name, (value, vector, products), seconds in zip(ways, results, times, strict=True):
+        # Here, outside the clock: it takes a product.
+        residual = float((operator.matvec(vector) - value * vector).norm() / abs(value))
         print(f"  {name:44}{products:8}{value:15.4f}{residual:10.1e}{seconds / times[0]:12.1f}")
 
 

@@ -99,6 +99,19 @@ class Monitored:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What eigsh found: the top eigenvalue, its vector and the products spent."""
+
+    value: float
+    vector: np.ndarray
+    products: int
+
+    def residual(self, product: Callable[[np.ndarray], np.ndarray]) -> float:
+        """Relative; takes a product, so it is to be asked for outside the clock."""
+        return float(np.linalg.norm(product(self.vector) - self.value * self.vector)) / abs(self.value)
+
+
+@dataclass(frozen=True)
 class Usual:
     """What the usual way took.
 
@@ -130,33 +143,33 @@ def usual(network: nn.Module, x: Tensor, y: Tensor, basis: int, full: bool) -> U
         with torch.no_grad():
             torch._foreach_add_(parameters, sums, alpha=-LR)
 
-    def solve(over: list[Tensor]) -> tuple[float, float, int]:
+    def product(over: list[Tensor], flat: np.ndarray) -> np.ndarray:
         sizes = [p.numel() for p in over]
+        vector = torch.from_numpy(flat.astype(np.float32).reshape(-1)).split(sizes)
+        total = torch.zeros(sum(sizes))
+        for inputs, labels in loader:
+            loss = F.cross_entropy(network(inputs), labels, reduction="sum") / len(x)
+            gradients = torch.autograd.grad(loss, over, create_graph=True)
+            along = sum((g * v.view_as(g)).sum() for g, v in zip(gradients, vector, strict=True))
+            total += torch.cat([h.reshape(-1) for h in torch.autograd.grad(along, over)])
+        return total.numpy()
 
-        def product(flat: np.ndarray) -> np.ndarray:
-            vector = torch.from_numpy(flat.astype(np.float32).reshape(-1)).split(sizes)
-            total = torch.zeros(sum(sizes))
-            for inputs, labels in loader:
-                loss = F.cross_entropy(network(inputs), labels, reduction="sum") / len(x)
-                gradients = torch.autograd.grad(loss, over, create_graph=True)
-                along = sum((g * v.view_as(g)).sum() for g, v in zip(gradients, vector, strict=True))
-                total += torch.cat([h.reshape(-1) for h in torch.autograd.grad(along, over)])
-            return total.numpy()
-
-        return eigsh_pair(product, sum(sizes), basis)
+    def solve(over: list[Tensor]) -> Found:
+        return eigsh_pair(lambda flat: product(over, flat), sum(p.numel() for p in over), basis)
 
     names = layer_of_parameter(network)
     blocks = [[p for p, name in zip(parameters, names, strict=True) if name == block] for block in dict.fromkeys(names)]
     solves, steps = (PERIOD // EVERY, PERIOD) if full else (1, 5)
-    value, residual, products = solve(parameters)
+    found = solve(parameters)
+    residual = found.residual(lambda flat: product(parameters, flat))
     whole = statistics.median(seconds(lambda: solve(parameters)) for _ in range(solves))
     of_blocks = sum(seconds(lambda block=block: solve(block)) for block in blocks)
     of_step = statistics.median(seconds(step) for _ in range(steps))
-    return Usual(PERIOD * of_step + PERIOD // EVERY * whole + of_blocks, value, residual, products)
+    return Usual(PERIOD * of_step + PERIOD // EVERY * whole + of_blocks, found.value, residual, found.products)
 
 
-def eigsh_pair(product: Callable[[np.ndarray], np.ndarray], size: int, basis: int) -> tuple[float, float, int]:
-    """The top eigenvalue, its relative residual (one product more, which is not counted), and the products."""
+def eigsh_pair(product: Callable[[np.ndarray], np.ndarray], size: int, basis: int) -> Found:
+    """The top eigenpair."""
     count = itertools.count()
 
     def counted(vector: np.ndarray) -> np.ndarray:
@@ -166,8 +179,7 @@ def eigsh_pair(product: Callable[[np.ndarray], np.ndarray], size: int, basis: in
     operator = LinearOperator((size, size), matvec=counted, dtype=np.float32)
     first = np.random.default_rng(0).normal(size=size)
     values, vectors = eigsh(operator, k=1, which="LA", tol=RESIDUAL, ncv=basis, v0=first)
-    value, top, spent = float(values[-1]), vectors[:, -1], next(count)
-    return value, float(np.linalg.norm(product(top) - value * top)) / abs(value), spent
+    return Found(float(values[-1]), vectors[:, -1], next(count))
 
 
 def cheapest_basis(network: nn.Module, x: Tensor, y: Tensor, residual: float) -> int:
@@ -178,7 +190,7 @@ def cheapest_basis(network: nn.Module, x: Tensor, y: Tensor, residual: float) ->
         return hessian.matvec(torch.from_numpy(flat.astype(np.float32).reshape(-1))).numpy()
 
     found = {basis: eigsh_pair(product, hessian.size, basis) for basis in (3, 5, 7, 9, 11, 13, 16, AS_IT_COMES)}
-    return min((spent, basis) for basis, (_, reached, spent) in found.items() if reached <= residual)[1]
+    return min((one.products, basis) for basis, one in found.items() if one.residual(product) <= residual)[1]
 
 
 def product_rate() -> float:

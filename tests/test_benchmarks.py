@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
+import os
 import re
 import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sim import mlp
+from theory.command_line import InputError
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 PROGRAMS = sorted(
@@ -31,11 +35,10 @@ def start(monkeypatch: pytest.MonkeyPatch, name: str, *words: str) -> int:
 
 
 def module(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
-    """A benchmark as a module, by whose name its child processes find it too."""
+    """A benchmark, or what benchmarks share, as a module; its name, which may be a general one, is taken back."""
     monkeypatch.syspath_prepend(FOLDER)
     found = importlib.import_module(name)
-    monkeypatch.delitem(sys.modules, name)  # leaves no general name behind
-    monkeypatch.setitem(sys.modules, name, found)
+    del sys.modules[name]
     return found
 
 
@@ -101,3 +104,30 @@ def test_operations_of_a_step_are_those_that_autograd_takes(
         network(x).sum().backward()
     expected = module(monkeypatch, "perceptron_operations").step_operations(sizes, len(x))
     assert counter.get_total_flops() == expected
+
+
+def test_the_clock_of_the_reference_holds_the_products_that_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, calls = np.diag(np.arange(1.0, 31.0, dtype=np.float32)), []
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        return matrix @ vector
+
+    found = module(monkeypatch, "monitored_run").eigsh_pair(product, 30, basis=10)
+    assert len(calls) == found.products  # none for the residual, which the reference has no need of
+    assert found.value == pytest.approx(30.0, rel=1e-3)
+    assert found.residual(product) < 1e-2
+
+
+def test_a_child_that_refuses_or_dies_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> None:
+        raise InputError("--bound is 1: give more")
+
+    forking = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: forking)  # spawned ones would import for seconds
+    apart = module(monkeypatch, "product_memory").apart
+    assert apart(lambda *numbers: numbers, 1, 2) == (1, 2)
+    with pytest.raises(InputError, match="--bound is 1: give more"):
+        apart(refuses)
+    with pytest.raises(InputError, match="ended with status 3"):
+        apart(os._exit, 3)
