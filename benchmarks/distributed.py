@@ -4,9 +4,10 @@
 
 Descent by `sim.descend`, bare and with `sim.SharpnessProbe` (top eigenpair every 10 steps, each layer's block every 50,
 no midpoints): the perceptron 3072-200-200-10 on the 2,000 embedded images, and the CPU-sized VGG-11 of
-`validate.cpu_forms` on its own. Two processes are ranks of torchrun on this machine, joined by gloo; each takes half of
-the examples of every step. Ways take turns, each in new processes, which warm up, agree on a number of steps and time
-them; of each way the median of the rounds is printed: time that passed, so the machine is to be quiet.
+`validate.cpu_forms` on its own, by their own step sizes: a refresh is to follow vectors that have moved. Two processes
+are ranks of torchrun on this machine, joined by gloo; each takes half of the examples of every step. Ways take turns,
+each in new processes, which warm up by some steps, agree on a number of steps and time them, from where the first ones
+have led; of each way the median of the rounds is printed: time that passed, so the machine is to be quiet.
 """
 
 from __future__ import annotations
@@ -78,18 +79,19 @@ class Descent:
 
     def __init__(self, kind: str, monitored: bool) -> None:
         config = CPU_FORMS[kind]
+        self.lr = config.lr
         images = training_images(config, load_embedded())
         self.x = network_inputs(config.architecture, images)
         self.y = torch.from_numpy(images.labels.astype(np.int64))
         self.network = build(config.architecture, IMAGE_SHAPE, 10, seed=0)
-        probe = SharpnessProbe(self.network, self.x, self.y, config.lr, midpoint=False)
+        probe = SharpnessProbe(self.network, self.x, self.y, self.lr, midpoint=False)
         self.probes = [probe] if monitored else []
         self.loss = math.nan
 
     def seconds(self, steps: int) -> float:
         """Seconds of so many steps more."""
         begun = time.perf_counter()
-        run = descend(self.network, self.x, self.y, lr=1e-6, steps=steps, probes=self.probes, progress=False)
+        run = descend(self.network, self.x, self.y, lr=self.lr, steps=steps, probes=self.probes, progress=False)
         taken = time.perf_counter() - begun
         self.loss = float(run.losses[0].mean())
         return taken
