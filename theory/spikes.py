@@ -21,6 +21,9 @@ from theory.symbolic import Array
 FIRST, SECOND = 7 / 6, 157 / 576
 """w_peak = W exp(FIRST √W + SECOND W), to second order in ε for W ≫ g, mean over where the steps fall on the peak."""
 
+LARGEST_HEIGHT = 0.6
+"""Of w at the peak, up to which the formula claims its error bound (`within_domain`)."""
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 
 
@@ -215,5 +218,5 @@ def _primitive(q: Array) -> Array:
 def within_domain(height: Array, g: Array, start_height: Array, start_excess: Array, m: npt.ArrayLike = 0.0) -> Flags:
     """Where `error_bound` held in every run tried: 4g ≤ w ≤ 0.6, m ≤ 0.2 √w, w₀ ≤ g/e² (e Euler's), |e₀| ≤ 0.2."""
     m = np.asarray(m, dtype=np.float64)
-    tall = (height >= 4 * g) & (height <= 0.6) & (m <= 0.2 * np.sqrt(height))
+    tall = (height >= 4 * g) & (height <= LARGEST_HEIGHT) & (m <= 0.2 * np.sqrt(height))
     return np.asarray(tall & (start_height <= g * np.exp(-2)) & (np.abs(start_excess) <= 0.2))

@@ -21,6 +21,8 @@ from validate.windows import Windows
 CONTROL_DIVISOR = 10
 """The gentle runs take a tenth of the step size."""
 MOMENTUM = 0.9
+LOSS_RULES = {"label_smoothing": LossRule(label_smoothing=0.1), "squared": LossRule("squared")}
+"""Rule of the examples' losses of the roles that take another than the base run's."""
 SELDOM = 5
 """How many times as far apart the sharpness is measured where no claim reads it."""
 
@@ -184,8 +186,8 @@ ROLES: Mapping[str, Role] = {
     "sam": Role("sharpness-aware minimisation", _sam),
     "batch_norm": Role("SGD on minibatches, with batch normalisation", _minibatches(norm=True), kinds=("vgg11",)),
     "no_batch_norm": Role("SGD on the same minibatches, without", _minibatches(norm=False), kinds=("vgg11",)),
-    "label_smoothing": Role("label smoothing of 0.1", _loss(LossRule(label_smoothing=0.1))),
-    "squared": Role("squared loss", _loss(LossRule("squared"))),
+    "label_smoothing": Role("label smoothing of 0.1", _loss(LOSS_RULES["label_smoothing"])),
+    "squared": Role("squared loss", _loss(LOSS_RULES["squared"])),
     **{
         treatment.role_of(choice): Role(treatment.words.format(words), derive_from_run=_treated(treatment, choice))
         for treatment in TREATMENTS.values()

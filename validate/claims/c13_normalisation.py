@@ -82,6 +82,17 @@ def normalisation_ratio(evidence: NetworkEvidence) -> tuple[float, float]:
 
     NaN where there are too few epochs at the same loss.
     """
+    if (compared := at_equal_loss(evidence)) is None:
+        return float("nan"), float("nan")
+    (own, random), (own_without, random_without) = (imbalance(*epochs, evidence.seed) for epochs in compared)
+    return own / own_without, float(np.median(random / random_without))
+
+
+def at_equal_loss(evidence: NetworkEvidence) -> list[tuple[Array, npt.NDArray[np.int64]]] | None:
+    """The epochs that are compared, with batch normalisation and without, as `by_epoch` has them.
+
+    None where there are too few at the same loss.
+    """
     tables = [by_epoch(evidence.runs[role]) for role in ("batch_norm", "no_batch_norm")]
     plain = tables[1][0].mean(1)
     high, low = plain[len(plain) // 2 : len(plain) // 2 + 3].mean(), plain[-3:].mean()
@@ -90,11 +101,10 @@ def normalisation_ratio(evidence: NetworkEvidence) -> tuple[float, float]:
         mean = table.mean(1)
         begin, end = first_at_or_below(mean, high), first_at_or_below(mean, low)
         if begin is None or end is None or len(mean) - begin < LEAST_EPOCHS:
-            return float("nan"), float("nan")
+            return None
         epochs = slice(begin, max(end + 1, begin + LEAST_EPOCHS))
-        found.append(imbalance(table[epochs], batch[epochs], evidence.seed))
-    (own, random), (own_without, random_without) = found
-    return own / own_without, float(np.median(random / random_without))
+        found.append((table[epochs], batch[epochs]))
+    return found
 
 
 CLAIMS = (

@@ -16,7 +16,7 @@ OTHER = ("grey", "black", "red", "orange", "yellow", "grass", "brown", "grass ov
 SKY_CLASSES = ("plane", "ship")
 
 
-def _probability(evidence: NetworkEvidence, windows: Windows, colours: tuple[str, ...]) -> float:
+def sky_probability(evidence: NetworkEvidence, windows: Windows, colours: tuple[str, ...]) -> float:
     """Probability of the sky's classes together, mean over colours and over the probed steps at the edge."""
     run = evidence.run
     if "colour_probability" not in run:
@@ -36,8 +36,8 @@ CLAIMS = (
         statistic="probability of plane and ship on four images of sky colours, mean over 150 steps from the crossing",
         bound=Bound(low=0.7),
         control="eight images of other colours",
-        measure=each_seed(lambda e, w: _probability(e, w, SKY)),
-        measure_control=each_seed(lambda e, w: _probability(e, w, OTHER)),
+        measure=each_seed(lambda e, w: sky_probability(e, w, SKY)),
+        measure_control=each_seed(lambda e, w: sky_probability(e, w, OTHER)),
         figure="F4",
         needs=("base",),
     ),

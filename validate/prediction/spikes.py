@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.signal import find_peaks
 
 from theory.reduced_map import ReducedMap, loss_rise
+from theory.spikes import LARGEST_HEIGHT
 from validate.prediction.map_at import MapAt
 from validate.prediction.quantities import Point
 from validate.prediction.trace import Trace
@@ -19,8 +20,6 @@ PROMINENCE = float(np.log(1.3))
 FLOOR_STEPS = 15
 """Steps before the first spike over which the loss is taken to be on its floor, and carried on in a straight line."""
 ORBIT_STEPS = 5000
-LARGEST_HEIGHT = 0.6
-"""Of w = η²bx²/2 at the peak, up to which the closed form of a spike holds (`theory.spikes.within_domain`)."""
 
 
 @dataclass(frozen=True)
