@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from paper_figs.entry import FigureEntry
-from paper_figs.files import write_figure
+from paper_figs.files import remove_figure, write_figure
 from paper_figs.gallery import write_gallery
 from paper_figs.guide import write_guide
 from paper_figs.making import in_minutes, make_missing
@@ -56,7 +56,7 @@ class AllConfig:
     only_draw: bool = False
     """Make no run: draw what the finished ones allow."""
     out: Path = Path("figures")
-    """Folder to write."""
+    """Folder to write; earlier files of a figure that cannot be drawn are removed from it."""
     runs: Path = Path("runs")
     """Folder of the run store; finished runs in it are read, not made again."""
     report: Path = Path("report")
@@ -130,6 +130,7 @@ def _make_and_draw(config: AllConfig, names: Sequence[str]) -> int:
             _draw(config.out, entry, read_needs(sources, [entry]))
         except InputError as error:
             left_out[entry.name] = str(error)
+            remove_figure(config.out, entry)  # a drawing of earlier runs would pass for one of these
             print(f"{entry.name} not drawn: {error}")
     write_gallery(config.out, list(FIGURES.values()), config.report / "report.json", left_out)
     print(f"{config.out / 'index.html'}: {len(entries) - len(left_out)} of {len(entries)} figures drawn")

@@ -16,19 +16,29 @@ from paper_figs.style import style
 from sim.durable_files import write_durably
 from sim.runs import Run
 
-SUFFIXES = ("pdf", "png", "txt")
-
 
 def write_figure(folder: Path, entry: FigureEntry, figure: Figure, caption: str, behind: Sequence[Run]) -> None:
-    """Writes NAME.pdf, NAME.png and NAME.txt (the caption), each whole or not at all."""
+    """Writes NAME.txt (the caption), NAME.pdf and NAME.png, of one drawing or not at all.
+
+    Without its PNG a figure counts as not drawn: an earlier one goes first and the new one comes last, so that no
+    picture stands beside the caption of another.
+    """
+    # A minus is not a hyphen: ranges are written with "to", and an exponent's sign follows a letter.
+    contents = {"txt": re.sub(r"(?<!\w)-(?=[\d.])", "−", caption).encode() + b"\n"}
     for suffix in ("pdf", "png"):
         drawn = io.BytesIO()
         with style():
             figure.savefig(drawn, format=suffix, metadata=metadata_of(suffix, entry, behind))
-        write_durably(folder / f"{entry.name}.{suffix}", drawn.getbuffer())
-    # A minus is not a hyphen: ranges are written with "to", and an exponent's sign follows a letter.
-    text = re.sub(r"(?<!\w)-(?=[\d.])", "−", caption)
-    write_durably(folder / f"{entry.name}.txt", f"{text}\n".encode())
+        contents[suffix] = drawn.getvalue()
+    remove_figure(folder, entry)
+    for suffix, content in contents.items():
+        write_durably(folder / f"{entry.name}.{suffix}", content)
+
+
+def remove_figure(folder: Path, entry: FigureEntry) -> None:
+    """Removes a figure's files, where there are any, the picture first."""
+    for suffix in ("png", "pdf", "txt"):
+        (folder / f"{entry.name}.{suffix}").unlink(missing_ok=True)
 
 
 def metadata_of(suffix: str, entry: FigureEntry, behind: Sequence[Run]) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from figure_runs import TINY_SWEEPS, TWO_LAYER, tiny_runs
 from PIL import Image
 
-from paper_figs import sources
+from paper_figs import files, sources
 from paper_figs.__main__ import (
     AllConfig,
     DrawConfig,
@@ -29,6 +30,7 @@ from paper_figs.registry import FIGURES
 from paper_figs.runs import Runs
 from paper_figs.sources import NETWORK_SEEDS, SWEEPS, Sources
 from sim import Run, obtain_run, run_two_layer
+from sim.durable_files import write_durably
 from sim.sweeps.study import Study
 from theory import InputError
 from validate.presets import PRESETS
@@ -81,6 +83,37 @@ def test_only_draw_makes_nothing_and_says_what_it_lacks(
     assert "python -m paper_figs make F15 --preset quick" in printed
     assert (tmp_path / "figures" / "F5.png").is_file()
     assert "Not drawn" in (tmp_path / "figures" / "index.html").read_text()
+
+
+def test_earlier_files_of_a_figure_that_is_left_out_are_not_published(tmp_path: Path, tiny_quick: list[str]) -> None:
+    made = config(tmp_path, "F5", "F6")
+    assert make_command(made) == 0
+    assert make_command(replace(made, runs=tmp_path / "empty", only_draw=True)) == 1
+    assert sorted(path.name for path in made.out.glob("F*")) == ["F5.pdf", "F5.png", "F5.txt"]
+    guide_command(GuideConfig(figures=made.out, docs=tmp_path / "docs"))
+    assert "![F6]" not in (tmp_path / "docs" / "figures.md").read_text()
+
+
+@pytest.mark.parametrize("written", range(3))
+def test_no_picture_stands_beside_the_caption_of_another_whenever_drawing_stops(
+    written: int, tmp_path: Path, tiny_quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(tmp_path, "F5")
+    make_command(made)
+    wrote: list[Path] = []
+
+    def stopping(path: Path, content: bytes) -> None:
+        if len(wrote) == written:
+            raise KeyboardInterrupt
+        wrote.append(path)
+        write_durably(path, content)
+
+    monkeypatch.setattr(files, "write_durably", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        make_command(made)
+    assert len(wrote) == written
+    with pytest.raises(InputError, match="has no figures"):
+        guide_command(GuideConfig(figures=made.out, docs=tmp_path / "docs"))
 
 
 def test_the_files_name_their_runs_with_commit_and_configuration(tmp_path: Path, tiny_quick: list[str]) -> None:
