@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THEORY, style
+from theory.spikes import LARGEST_HEIGHT
 from validate.prediction.oscillation import predict_oscillation
 from validate.prediction.quantities import QUANTITIES, Quantity
 from validate.prediction.scores import PredictedRun, score
@@ -57,6 +59,7 @@ def caption(runs: Runs) -> str:
     gelu = found["GELU"]
     sizes = sorted({run.lr for run in gelu})
     seeds = len({run.seed for run in gelu})
+    images = runs.predictions["mlp_gelu"][0].sizes["example"]
     other = found.get("ReLU", [])
     relu = (
         f" Diamonds: a ReLU network at one step size (η = {other[0].lr:g}, a seed each); the Hessian leaves out its "
@@ -67,13 +70,14 @@ def caption(runs: Runs) -> str:
     return (
         f"CIFAR-10 networks at the edge of stability: predicted by the reduced map from λ, a = −⟨∇⊥λ, ∇L⟩, b = ‖∇⊥λ‖² "
         f"and x measured beforehand (growth: by the mean of 1 − ηλ at the two ends of the stretch over which it is "
-        f"measured), against what the network then did; line: equality. Dots: a GELU network, "
-        f"full-batch gradient descent on 2,000 images, {len(sizes)} step sizes from {sizes[0]:g} to {sizes[-1]:g}, "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. R² over the best constant (of logarithms in the panels on "
+        f"measured), against what the network then did; line: equality. Dots: a GELU network, full-batch gradient "
+        f"descent on {images:,} images, {len(sizes)} step sizes from {sizes[0]:g} to {sizes[-1]:g}, {seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'} each. R² over the best constant (of logarithms in the panels on "
         f"logarithmic axes), median relative error, and R² of predictions permuted among step sizes: "
         f"{'; '.join(_in_words(name, title, gelu) for name, title, _ in PANELS)}. Wait: from the crossing of 2/η until "
         f"|x| is half of √(2a/b). Spike: from the last measurement before the onset; its formula claims no more than "
-        f"η²bx²/2 ≤ 0.6. Loss: x²/η of the measured peak. Period: 2π/atan √(2η²a), a at the crossing.{relu}"
+        f"η²bx²/2 ≤ {LARGEST_HEIGHT:g}. Loss: x²/η of the measured peak. Period: 2π/atan √(2η²a), a at the "
+        f"crossing.{relu}"
     )
 
 
@@ -131,16 +135,21 @@ def _panel(axes: Axes, quantity: Quantity, found: dict[str, list[PredictedRun]],
     if quantity.logarithmic:
         axes.set(xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
-            if max(ends) / min(ends) < 20:  # a decade's labels alone would be one or none
-                narrow = max(ends) / min(ends) < 5
-                axis.set_major_locator(MaxNLocator(3) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
-                axis.set_major_formatter("{x:g}")
-                axis.set_minor_locator(NullLocator())
-            else:
-                axis.set_minor_formatter(NullFormatter())
+            _logarithmic_ticks(axis, max(ends) / min(ends))
     else:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(4))
+
+
+def _logarithmic_ticks(axis: Axis, ratio: float) -> None:
+    """At least two labels on an axis whose ends have that ratio; powers of ten alone would be one or none below 100."""
+    if ratio >= 100:
+        axis.set_minor_formatter(NullFormatter())
+        return
+    of_decade = LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 20 else (1.0, 3.0))
+    axis.set_major_locator(MaxNLocator(3) if ratio < 5 else of_decade)
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 ENTRY = FigureEntry(

@@ -10,10 +10,12 @@ import pytest
 import xarray as xr
 from figure_checks import check_figure
 from map_orbits import recorded, rising
+from matplotlib.figure import Figure
 
 from paper_figs import f17_predictions
 from paper_figs.runs import Runs
 from paper_figs.sources import Sources
+from theory.spikes import LARGEST_HEIGHT
 from validate.prediction.networks import FRESH_SEEDS, PREDICTION_NETWORKS
 from validate.windows import find_windows
 
@@ -53,6 +55,24 @@ def test_the_caption_tells_a_right_prediction_from_a_wrong_one(runs: Runs) -> No
     assert of_wrong > 100
     assert "Diamonds" in right
     assert "Diamonds" not in wrong
+
+
+def test_the_caption_counts_the_images_of_its_runs_and_names_the_spike_s_domain(runs: Runs) -> None:
+    caption = f17_predictions.caption(runs)
+    assert f"descent on {runs.predictions['mlp_gelu'][0].sizes['example']:,} images" in caption
+    assert f"no more than η²bx²/2 ≤ {LARGEST_HEIGHT:g}" in caption
+
+
+@pytest.mark.parametrize("ratio", [1.3, 4.0, 6.0, 19.0, 21.0, 55.0, 99.0, 150.0, 5000.0])
+@pytest.mark.parametrize("least", [1.3e-3, 0.011, 12.0])
+def test_a_logarithmic_axis_has_at_least_two_labels(ratio: float, least: float) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set(xscale="log", xlim=(least, ratio * least))
+    f17_predictions._logarithmic_ticks(axes.xaxis, ratio)
+    figure.draw_without_rendering()
+    inside = [text for text in axes.get_xticklabels() if least <= text.get_position()[0] <= ratio * least]
+    assert len([text for text in inside if text.get_text()]) >= 2
 
 
 def _error(title: str, caption: str) -> int:
