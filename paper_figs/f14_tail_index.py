@@ -9,12 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from paper_figs.bars import QUARTILES, bars, quantiles
 from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, POSITIVE, SAMPLES, THEORY, THRESHOLD, style
-from validate.claims.base import mean_interval
+from validate.claims.base import CONFIDENCE, mean_interval
 
 NEEDS = ("sweeps.tail",)
+LEAST_SAMPLES = 3
+"""Fewer have no quartiles: where no more oscillate, the tail index of their losses is not drawn."""
 
 Array = npt.NDArray[np.float64]
 
@@ -47,15 +50,19 @@ def caption(runs: Runs) -> str:
     agreed = (
         f"amplitude over the predicted one {middle:.2f} ({low:.2f} to {high:.2f}, nine in ten)" if both.any() else ""
     )
+    oscillate = data["hill_changes"].notnull().sum("seed").values
     return (
         f"Two-layer network on finite samples whose opposing feature has sizes of tail index a and, in the population, "
         f"the same second moment; {data.sizes['seed']} samples at each of {data.sizes['tail_index']} tail indices and "
-        f"{data.sizes['fraction']} fractions of outliers ({_fractions(data)}). Dots: median over the samples, bars: "
-        f"quartiles. A sample with a heavier tail mostly has a smaller second moment of its own, so that its "
-        f"oscillation comes later, smaller or not at all; rescaled to the population's, the influence on the amplitude "
-        f"all but vanishes. From each sample's second moments theory says rightly of {int((seen == told).sum())} of "
-        f"{seen.size} samples whether they oscillate; {agreed}. Right: the changes of single outliers' losses "
-        f"go with the square of the size and so have half its tail index (Hill's estimate)."
+        f"{data.sizes['fraction']} fractions of outliers ({_fractions(data)}). Left: median over the samples, with "
+        f"quartiles. Middle: mean over the samples, with its {CONFIDENCE:.0%} interval over seeds. A sample with a "
+        f"heavier tail mostly has a smaller second moment of its own, so that its oscillation comes later, smaller or "
+        f"not at all; rescaled to the population's, the influence on the amplitude all but vanishes. From each "
+        f"sample's second moments theory says rightly of {int((seen == told).sum())} of {seen.size} samples whether "
+        f"they oscillate; {agreed}. Right: the changes of single outliers' losses go with the square of the size and "
+        f"so have half its tail index (Hill's estimate; median with quartiles over the samples that oscillate; "
+        f"{int((oscillate < LEAST_SAMPLES).sum())} of {oscillate.size} dots, of fewer than {LEAST_SAMPLES} samples, "
+        f"are left out)."
     )
 
 
@@ -70,8 +77,8 @@ def _amplitude(axes: Axes, data: xr.Dataset) -> None:
     told = _pooled(data, "predicted_amplitude")
     axes.fill_between(x, told[0], told[2], color=THEORY, alpha=0.15, linewidth=0)
     axes.plot(x, told[1], color=THEORY, label="predicted, quartiles shaded")
-    _bars(axes, x, _pooled(data, "amplitude"), POSITIVE, "measured")
-    _bars(axes, x * 1.03, _pooled(data, "rescaled_amplitude"), "#999999", "second moment set to α")
+    bars(axes, x, _pooled(data, "amplitude"), POSITIVE, "measured")
+    bars(axes, x * 1.03, _pooled(data, "rescaled_amplitude"), "#999999", "second moment set to α")
     axes.axhline(float(data["population_amplitude"].values.ravel()[0]), label="population", **THRESHOLD)  # type: ignore[arg-type]
     axes.set(title="size of the oscillation", ylabel="largest |s − s*| of the first spike")
     axes.set_ylim(bottom=-0.01)
@@ -83,8 +90,8 @@ def _share(axes: Axes, data: xr.Dataset) -> None:
     # Of each seed, the share of its fractions: they share their random numbers, so that the seeds are the sample.
     shares = data["onset"].notnull().mean("fraction").transpose("tail_index", "seed").values
     low, high = np.array([mean_interval(list(row)) for row in shares]).T
-    bars = np.array([np.maximum(low, 0), shares.mean(1), np.minimum(high, 1)])
-    _bars(axes, x, bars, POSITIVE, "measured, 90 % over seeds")
+    found = np.array([np.maximum(low, 0), shares.mean(1), np.minimum(high, 1)])
+    bars(axes, x, found, POSITIVE, f"measured, {CONFIDENCE:.0%} over seeds")
     axes.set(title="samples that oscillate", ylabel="share", ylim=(-0.03, 1.05))
 
 
@@ -92,8 +99,8 @@ def _losses(axes: Axes, data: xr.Dataset) -> None:
     x = data["tail_index"].values
     axes.plot(x, x / 2, color=THEORY, label="a/2")
     for i, fraction in enumerate(data["fraction"].values):
-        quartiles = _quartiles(data["hill_changes"].sel(fraction=fraction).values)
-        _bars(axes, x * 1.02 ** (i - 1), quartiles, SAMPLES[i % len(SAMPLES)], f"{fraction:.0%} outliers")
+        found = quantiles(data["hill_changes"].sel(fraction=fraction).values, QUARTILES, LEAST_SAMPLES)
+        bars(axes, x * 1.02 ** (i - 1), found, SAMPLES[i % len(SAMPLES)], f"{fraction:.0%} outliers")
     axes.set(title="losses of single outliers", ylabel="tail index of their changes", yscale="log")
     axes.yaxis.set_major_locator(FixedLocator([1, 2, 3, 4, 6]))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -110,24 +117,7 @@ def _tail_axis(axes: Axes, data: xr.Dataset) -> None:
 
 
 def _pooled(data: xr.Dataset, name: str) -> Array:
-    return _quartiles(data[name].stack(sample=("fraction", "seed")).transpose("tail_index", "sample").values)
-
-
-def _quartiles(values: Array) -> Array:
-    """(3, rows) quartiles of each row's numbers; NaN where it has none."""
-    table = np.full((3, len(values)), np.nan)
-    for i, row in enumerate(values):
-        known = row[np.isfinite(row)]
-        if known.size:
-            table[:, i] = np.quantile(known, (0.25, 0.5, 0.75))
-    return table
-
-
-def _bars(axes: Axes, x: Array, quartiles: Array, colour: str, label: str) -> None:
-    low, middle, high = quartiles
-    axes.errorbar(
-        x, middle, yerr=[middle - low, high - middle], fmt="o", color=colour, markersize=3, capsize=2, label=label
-    )
+    return quantiles(data[name].stack(sample=("fraction", "seed")).transpose("tail_index", "sample").values, QUARTILES)
 
 
 def _fractions(data: xr.Dataset) -> str:

@@ -93,6 +93,9 @@ def caption(runs: Runs) -> str:
             f"Theory has no boundary for divergence itself: it is seen from {np.nanmedian(lowest):.2f} × 2/(α‖β‖) on "
             f"(median over the rows)."
         )
+    others = ~(grid.stable | grid.edge | grid.beyond)
+    counts = "; ".join(f"{WORDS.get(p, p)}: {int((others & (grid.phase == i)).sum()):,}" for i, p in enumerate(PHASES))
+    parts.append(f"The other {int(others.sum()):,} cells lie in none of these regions and are not scored ({counts}).")
     return " ".join(parts)
 
 

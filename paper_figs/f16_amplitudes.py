@@ -9,17 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from paper_figs.bars import SPAN, bars, quantiles
 from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, LAYERS, NEGATIVE, POSITIVE, THEORY, THRESHOLD, style
+from theory.spikes import LARGEST_HEIGHT
 from validate.claims.bounce import stretches
 from validate.windows import find_windows
 
 NEEDS = ("sweeps.amplitude",)
 OPTIONAL = ("networks.base", "networks.edge")
 NETWORK = LAYERS[0]
-SPIKE_DOMAIN = 0.6
-"""Largest height w for which the formula of the spike claims its error bound (`theory.spikes.within_domain`)."""
 
 Array = npt.NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def caption(runs: Runs) -> str:
     """What is drawn, with the relative errors inside and outside the formulas' domains."""
     data = _require(runs)
     height, told = data["spike_height"].values, data["predicted_height"].values
-    inside = told <= SPIKE_DOMAIN
+    inside = told <= LARGEST_HEIGHT
     seeds = data.sizes["spike_seed"]
     networks = _networks(runs)
     ratios = ", ".join(f"{measured / predicted:.2f}" for predicted, measured in networks)
@@ -61,7 +61,7 @@ def caption(runs: Runs) -> str:
         f"span the seeds, dots are their medians. Left: largest departure of s from the valley's floor in the first "
         f"spike of a finite sample, predicted from its second moments and the start alone (T10, T11). "
         f"Heights measured over predicted: {_spread(height / told, inside)} where the predicted w = 4ηα(s − s*)² is at "
-        f"most {SPIKE_DOMAIN:g}, the formula's domain, {_spread(height / told, ~inside)} beyond it, where spikes are "
+        f"most {LARGEST_HEIGHT:g}, the formula's domain, {_spread(height / told, ~inside)} beyond it, where spikes are "
         f"too tall for its expansion. Middle: mean s² once the oscillation has settled at the edge, against D/(αc) "
         f"(T9): {_spread((data['settled'] / data['predicted_settled']).values)}. "
         f"Right: both in the unit w = 4ηαs², whose rest value is the drive g; line: equality, dashed: end of "
@@ -94,9 +94,9 @@ def _networks(runs: Runs) -> Array:
 
 def _over_step_size(axes: Axes, data: xr.Dataset, name: str, lr: str, colour: str) -> None:
     x = data[lr].values
-    _bars(axes, x, data[name].values, colour, "measured")
+    bars(axes, x, quantiles(data[name].values, SPAN), colour, "measured")
     told = data[f"predicted_{name}"].values
-    low, middle, high = _quantiles(told)
+    low, middle, high = quantiles(told, SPAN)
     axes.fill_between(x, low, high, color=THEORY, alpha=0.15, linewidth=0)
     axes.plot(x, middle, color=THEORY, label="predicted, with the seeds' span")
     axes.set_xlabel("step size η")
@@ -118,25 +118,8 @@ def _predicted_against_measured(axes: Axes, data: xr.Dataset, networks: Array) -
     if ends:
         line = np.array([min(ends), max(ends)])
         axes.plot(line, line, color=THEORY, linewidth=1.0, zorder=0)
-    axes.axvline(SPIKE_DOMAIN, **THRESHOLD)  # type: ignore[arg-type]
+    axes.axvline(LARGEST_HEIGHT, **THRESHOLD)  # type: ignore[arg-type]
     axes.set(xscale="log", yscale="log", xlabel="predicted w", ylabel="measured w", title="predicted against measured")
-
-
-def _bars(axes: Axes, x: Array, values: Array, colour: str, label: str) -> None:
-    low, middle, high = _quantiles(values)
-    axes.errorbar(
-        x, middle, yerr=[middle - low, high - middle], fmt="o", color=colour, markersize=3, capsize=2, label=label
-    )
-
-
-def _quantiles(values: Array) -> tuple[Array, Array, Array]:
-    """Least, median and largest over the seeds, rows without a value left out as NaN."""
-    table = np.full((3, len(values)), np.nan)
-    for i, row in enumerate(values):
-        known = row[np.isfinite(row)]
-        if known.size:
-            table[:, i] = known.min(), np.median(known), known.max()
-    return table[0], table[1], table[2]
 
 
 def _spread(ratio: Array, among: npt.NDArray[np.bool_] | None = None) -> str:

@@ -59,10 +59,67 @@ def test_drawing_changes_no_global_style_and_repeats_to_the_byte(name: str, runs
 
 
 @each_figure
-def test_captions_carry_numbers_from_the_runs(name: str, runs: Runs) -> None:
-    caption = FIGURES[name].caption(runs)
-    assert re.search(r"\d", caption)
-    assert "nan" not in caption
+def test_captions_carry_no_undefined_numbers(name: str, runs: Runs) -> None:
+    assert "nan" not in FIGURES[name].caption(runs)
+
+
+def found(pattern: str, caption: str) -> list[float]:
+    """The numbers in the groups of a pattern."""
+    match = re.search(pattern, caption)
+    assert match, caption
+    return [float(word.replace("−", "-").replace(",", "").rstrip(".;")) for word in match.groups()]
+
+
+def test_f14_counts_rightly_told_samples_and_gives_their_ratios(runs: Runs) -> None:
+    words = r"rightly of (\S+) of (\S+) samples .*? predicted one (\S+) \((\S+) to ([^,]+), "
+    sweep = runs.sweeps["tail"]
+    told = found(words, FIGURES["F14"].caption(runs))
+    both = sweep["onset"].notnull().values & sweep["predicted_onset"].notnull().values
+    ratios = (sweep["amplitude"] / sweep["predicted_amplitude"]).values[both]
+    assert told[2:] == pytest.approx(np.quantile(ratios, (0.5, 0.05, 0.95)), abs=0.006)
+    changed = sweep.copy(deep=True)
+    changed["amplitude"] = 2 * changed["amplitude"]
+    changed["onset"].values[tuple(np.argwhere(both)[0])] = np.nan  # one more that is told wrongly
+    again = found(words, FIGURES["F14"].caption(Runs(sweeps={"tail": changed})))
+    assert again[:2] == [told[0] - 1, sweep["onset"].size]
+    assert again[2] == pytest.approx(2 * told[2], rel=0.1)
+
+
+def test_f14_leaves_out_dots_of_too_few_samples_and_says_how_many(runs: Runs) -> None:
+    sweep = runs.sweeps["tail"].copy(deep=True)
+    sweep["hill_changes"] = sweep["hill_changes"].fillna(1.5)
+    words = r"(\d+) of (\d+) dots, of fewer than (\d+) samples"
+    places = sweep.sizes["tail_index"] * sweep.sizes["fraction"]
+    assert found(words, FIGURES["F14"].caption(Runs(sweeps={"tail": sweep}))) == [0, places, sweep.sizes["seed"]]
+    sweep["hill_changes"][{"tail_index": 0, "fraction": 1, "seed": 0}] = np.nan
+    one_less = Runs(sweeps={"tail": sweep})
+    caption = FIGURES["F14"].caption(one_less)
+    assert found(words, caption) == [1, places, sweep.sizes["seed"]]
+    assert (
+        "Left: median over the samples, with quartiles. Middle: mean over the samples, with its 90% interv" in caption
+    )
+    dots = [line.get_ydata() for line in FIGURES["F14"].draw(one_less).axes[2].get_lines() if line.get_marker() == "o"]
+    assert np.isnan(np.concatenate(dots)).sum() == 1
+
+
+def test_f15_accounts_for_every_cell(runs: Runs) -> None:
+    caption = FIGURES["F15"].caption(runs)
+    scored = sum(int(count.replace(",", "")) for count in re.findall(r"of ([\d,]+) \(", caption))
+    words = r"The other (\S+) cells .*?\(converges: (\S+) oscillates, .*?: (\S+) diverges: (\S+) not .*?: (\d+)\)"
+    others, *counts = found(words, caption)
+    assert scored + others == runs.sweeps["phase"].isel(seed=0)["phase"].size
+    assert sum(counts) == others
+
+
+def test_f16_gives_the_errors_inside_and_outside_the_domain_each_in_its_place(runs: Runs) -> None:
+    words = r"Heights measured over predicted: (\S+) \(.*? at most 0.6, the formula's domain, (\S+) \("
+    sweep = runs.sweeps["amplitude"]
+    inside, outside = found(words, FIGURES["F16"].caption(runs))
+    changed = sweep.copy(deep=True)
+    height = changed["spike_height"]
+    changed["spike_height"] = height.where(changed["predicted_height"] > 0.6, 2 * height)
+    told = found(words, FIGURES["F16"].caption(Runs(sweeps={"amplitude": changed})))
+    assert told == pytest.approx([2 * inside, outside], rel=0.01)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if FIGURES[name].needs])
