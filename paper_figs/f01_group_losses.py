@@ -8,16 +8,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
+from paper_figs.group_panels import group_losses
+from paper_figs.image_sheets import image_sheet
+from paper_figs.network_roles import describe, images_of, significant
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, SINGLE_COLUMN, THRESHOLD, TOTAL, style
-from validate.cifar10 import CLASSES, Images
+from validate.cifar10 import Images
 from validate.claims.c04_opposite_phase import phase_correlation
 from validate.opposing_groups import OpposingPair, singular_pairs
-from validate.windows import Windows, find_windows
+from validate.windows import SELECT_STEPS, Windows, find_windows
 
 NEEDS = ("network", "images")
 PAIRS = 2
-SHOWN_IMAGES = 12
+SHOWN_IMAGES, COLUMNS = 12, 6
+"""Images of each group, and of them in a row."""
 ZOOM_STEPS = 40
 NO_GROUPS = "The run never crosses 2/η with enough steps before and after: there are no groups to show."
 
@@ -32,8 +36,9 @@ def draw(runs: Runs) -> Figure:
         figure = Figure(figsize=(DOUBLE_COLUMN, 2.15 * len(pairs)))
         grid = figure.subplots(len(pairs), 3, squeeze=False, width_ratios=(1.2, 1.0, 1.25))
         for row, (pair, (whole, zoom, sheet)) in enumerate(zip(pairs, grid, strict=True)):
-            _losses(whole, run, pair, slice(0, run.sizes["step"]))
-            _losses(zoom, run, pair, slice(windows.evaluate.start, windows.evaluate.start + ZOOM_STEPS))
+            group_losses(whole, run, pair)
+            begin = windows.evaluate.start
+            group_losses(zoom, run, pair, steps=slice(begin, begin + ZOOM_STEPS))
             whole.axvline(windows.crossing, **THRESHOLD)
             whole.set_title(f"pair {row + 1}")
             zoom.set_title(f"enlarged, {ZOOM_STEPS} steps")
@@ -61,15 +66,15 @@ def caption(runs: Runs) -> str:
     pairs = _pairs(run, windows)
     held_out = run["loss"].values[windows.evaluate]
     parts = [
-        f"pair {i + 1}: {_describe(pair.positive, images)} against {_describe(pair.negative, images)}, "
-        f"correlation of the loss changes {phase_correlation(held_out, pair):.2f}"
+        f"pair {i + 1}: {describe(pair.positive, images.labels)} against {describe(pair.negative, images.labels)}, "
+        f"correlation of the loss changes {significant(phase_correlation(held_out, pair))}"
         for i, pair in enumerate(pairs)
     ]
     return (
         f"Full-batch gradient descent on {run.sizes['example']:,} CIFAR-10 images. Loss of all examples and mean "
         f"losses of two groups of {len(pairs[0].positive)} that share a feature and want opposite use of it, found "
-        f"from the loss changes in the 75 steps from the crossing (step {windows.crossing}, dashed). Enlarged and "
-        f"measured on the steps after those. {'; '.join(parts)}."
+        f"from the loss changes in the {SELECT_STEPS} steps from the crossing (step {windows.crossing}, dashed). "
+        f"Enlarged and measured on the steps after those. {'; '.join(parts)}."
     )
 
 
@@ -77,7 +82,9 @@ def _require(runs: Runs) -> tuple[xr.Dataset, Images]:
     runs.require("F1", NEEDS)
     assert runs.network is not None
     assert runs.images is not None
-    return runs.network, runs.images
+    if np.isnan(runs.network["loss"].values[0]).any():
+        raise ValueError("F1 draws from every example's loss at every step: give a run without minibatches")
+    return runs.network, images_of(runs.network, runs.images)
 
 
 def _pairs(run: xr.Dataset, windows: Windows) -> list[OpposingPair]:
@@ -93,39 +100,12 @@ def _without_groups(run: xr.Dataset) -> Figure:
     return figure
 
 
-def _losses(axes: Axes, run: xr.Dataset, pair: OpposingPair, window: slice) -> None:
-    loss, steps = run["loss"].values[window], run["step"].values[window]
-    axes.plot(steps, loss[:, pair.positive].mean(1), color=POSITIVE, linewidth=0.8, alpha=0.8, label="one group")
-    axes.plot(steps, loss[:, pair.negative].mean(1), color=NEGATIVE, linewidth=0.8, alpha=0.8, label="the other group")
-    axes.plot(steps, loss.mean(1), color=TOTAL, linewidth=1.6, label=f"all {run.sizes['example']:,} examples")
-    axes.set(xlabel="step", ylabel="cross-entropy (nats)")
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0)
-
-
 def _images(axes: Axes, images: Images, pair: OpposingPair) -> None:
-    """The most extreme examples of each group, on a frame of the group's colour."""
-    half, gap, rows = SHOWN_IMAGES // 2, 2, 2
-    side = 32 + gap
-    bands = []
-    for group, colour in ((pair.positive, POSITIVE), (pair.negative, NEGATIVE)):
-        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.uint8)
-        band = np.full((rows * side + gap, half * side + gap, 3), rgb, dtype=np.uint8)
-        for i, index in enumerate(group[:SHOWN_IMAGES]):
-            top, left = gap + (i // half) * side, gap + (i % half) * side
-            band[top : top + 32, left : left + 32] = images.pixels[index].transpose(1, 2, 0)
-        bands.append(band)
-    spacer = np.full((6, bands[0].shape[1], 3), 255, dtype=np.uint8)
-    axes.imshow(np.concatenate([bands[0], spacer, bands[1]]), interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(f"{_describe(pair.positive, images)}\nagainst {_describe(pair.negative, images)}")
-
-
-def _describe(group: np.ndarray, images: Images) -> str:
-    """The group's commonest labels."""
-    names, counts = np.unique(images.labels[group], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:2]
-    return ", ".join(f"{counts[i]} {CLASSES[names[i]]}" for i in order)
+    """The most extreme examples of each group, on frames of the group's colour."""
+    shown = [group[:SHOWN_IMAGES] for group in (pair.positive, pair.negative)]
+    colours = [colour for group, colour in zip(shown, (POSITIVE, NEGATIVE), strict=True) for _ in group]
+    title = f"{describe(pair.positive, images.labels)}\nagainst {describe(pair.negative, images.labels)}"
+    image_sheet(axes, images.pixels[np.concatenate(shown)], colours, columns=COLUMNS, title=title)
 
 
 ENTRY = FigureEntry(

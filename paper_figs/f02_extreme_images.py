@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
 from paper_figs.image_sheets import image_sheet
-from paper_figs.network_roles import crossing_windows, describe, seeds_in_words, spread
+from paper_figs.network_roles import crossing_windows, describe, images_of, seeds_in_words, spread
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THRESHOLD, TOTAL, style
 from validate.cifar10 import Images
@@ -87,7 +87,7 @@ def caption(runs: Runs) -> str:
         f"{run.attrs['lr']:g}, {run.sizes['step']} steps. Top: mean change of those {GROUP_SIZE} and of all images at "
         f"every step; the sharpness crosses 2/η at step {windows.crossing} (dashed). The last two rows are one step "
         f"apart; frames keep the colour of the step before, grey is new: the sets trade places. Over steps "
-        f"{windows.evaluate.start} to {windows.evaluate.stop - 1}, {spread(changed, 1)} of the {GROUP_SIZE} that rise "
+        f"{windows.evaluate.start} to {windows.evaluate.stop - 1}, {spread(changed)} of the {GROUP_SIZE} that rise "
         f"most are among the {GROUP_SIZE} that fall most a step later (by chance: {GROUP_SIZE**2 / n:.1f}). "
         f"An image's change is the one before it times {spread(slopes)} (regression over images); theory says 1 − ηλ "
         f"= {spread(factors)} along the top eigenvector (T7, λ at midpoints). {seeds_in_words(seeds).capitalize()}."
@@ -97,7 +97,8 @@ def caption(runs: Runs) -> str:
 def _require(runs: Runs) -> tuple[xr.Dataset, Images]:
     runs.require("F2", NEEDS)
     assert runs.images is not None
-    return runs.networks["base"][0], runs.images
+    run = runs.networks["base"][0]
+    return run, images_of(run, runs.images)
 
 
 def _choose(run: xr.Dataset, windows: Windows) -> list[_Chosen]:
@@ -118,8 +119,12 @@ def _changes(axes: Axes, run: xr.Dataset, windows: Windows, chosen: list[_Chosen
     changes = loss_changes(run["loss"].values)
     ordered = np.sort(changes, axis=1)
     steps = run["step"].values[:-1]
-    axes.plot(steps, ordered[:, -GROUP_SIZE:].mean(1), color=POSITIVE, linewidth=0.9, label="20 that rise most")
-    axes.plot(steps, ordered[:, :GROUP_SIZE].mean(1), color=NEGATIVE, linewidth=0.9, label="20 that fall most")
+    axes.plot(
+        steps, ordered[:, -GROUP_SIZE:].mean(1), color=POSITIVE, linewidth=0.9, label=f"{GROUP_SIZE} that rise most"
+    )
+    axes.plot(
+        steps, ordered[:, :GROUP_SIZE].mean(1), color=NEGATIVE, linewidth=0.9, label=f"{GROUP_SIZE} that fall most"
+    )
     axes.plot(steps, changes.mean(1), color=TOTAL, linewidth=1.2, label="all images")
     axes.axvline(windows.crossing, **THRESHOLD)  # type: ignore[arg-type]
     top = axes.get_ylim()[1]

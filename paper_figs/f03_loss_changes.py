@@ -27,6 +27,12 @@ Array = npt.NDArray[np.float64]
 NEEDS = ("networks.base",)
 WIDEST = 12.0
 """Standard deviations that the histogram reaches to."""
+MEASURES = (
+    ("kurtosis (median over steps)", median_kurtosis, 1),
+    ("tail index (likewise)", median_hill_index, -1),
+    (f"share of the squared changes that the {TOP:.0%} of examples that change most carry", top_energy, 1),
+)
+"""Words, measure, and the sign of a heavier tail."""
 EDGE, BEFORE = POSITIVE, SAMPLES[0]
 
 
@@ -53,23 +59,28 @@ def caption(runs: Runs) -> str:
     befores = [loss_changes(seed["loss"].values[w.before]) for seed, w in zip(seeds, every, strict=True)]
     surrogates = [_surrogate(changes) for changes in edges]
 
-    def of(measure: Callable[[Array], float], tables: list[Array], digits: int = 2) -> str:
-        return spread([measure(table) for table in tables], digits)
+    def of(measure: Callable[[Array], float], tables: list[Array]) -> list[float]:
+        return [measure(table) for table in tables]
 
-    largest = spread([float(np.median(np.abs(_standardised(table)).max(1))) for table in edges], 1)
-    wider, narrower = (of(functools.partial(_hill, share=share), edges) for share in (2 * TOP, TOP / 2))
+    parts, heavier, already = [], 0, 0
+    for words, measure, sign in MEASURES:
+        at_edge, before, gaussian = (of(measure, tables) for tables in (edges, befores, surrogates))
+        parts.append(f"{words} {spread(at_edge)}, {spread(before)}, {spread(gaussian)}")
+        heavier += bool(sign * np.median(at_edge) > sign * np.median(before))
+        already += bool(sign * np.median(before) > sign * np.median(gaussian))
+    largest = spread([float(np.median(np.abs(_standardised(table)).max(1))) for table in edges])
+    wider, narrower = (spread(of(functools.partial(_hill, share=share), edges)) for share in (2 * TOP, TOP / 2))
     return (
         f"Changes of the loss of each of {run.sizes['example']:,} examples in a step of gradient descent, η = "
         f"{number(run.attrs['lr'])}: at the edge of stability (steps {windows.edge.start} to {windows.edge.stop - 1}) "
         f"and before it (steps {windows.before.start} to {windows.before.stop - 1}), in units of each step's standard "
         f"deviation. Dark: a Gaussian of the same variance, the power law of Hill's estimate from the {TOP:.0%} of "
-        f"largest size, and, right, Gaussian changes of the same mean and covariance over steps. At the edge, median "
-        f"over steps, {seeds_in_words(seeds)}: kurtosis {of(median_kurtosis, edges, 1)} (surrogate: "
-        f"{of(median_kurtosis, surrogates, 1)}), tail index {of(median_hill_index, edges)} (surrogate: "
-        f"{of(median_hill_index, surrogates)}; before the edge: {of(median_hill_index, befores)}). It is no pure power "
-        f"law: from the {2 * TOP:.0%} largest the index is {wider}, from the {TOP / 2:.1%} largest {narrower}, and the "
-        f"largest change of a step is {largest} standard deviations. The {TOP:.0%} of examples that change most carry "
-        f"{of(top_energy, edges)} of the squared changes at the edge (surrogate: {of(top_energy, surrogates)})."
+        f"largest size, and, right, Gaussian changes of the same mean and covariance over steps. At the edge, before "
+        f"it, and of those Gaussian changes ({seeds_in_words(seeds)}): {'; '.join(parts)}. Of these {len(MEASURES)} "
+        f"measures, {heavier} tell a heavier tail at the edge than before it, and {already} a heavier one before it "
+        f"than of the Gaussian changes. It is no pure power law: at the edge the index is {wider} from the "
+        f"{2 * TOP:.0%} largest, {narrower} from the {TOP / 2:.1%} largest, and the largest change of a step is "
+        f"{largest} standard deviations."
     )
 
 

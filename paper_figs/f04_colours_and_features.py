@@ -19,6 +19,7 @@ from validate.cifar10 import CLASSES
 from validate.claims.base import Claim, Evidence, NetworkEvidence
 from validate.claims.c15_outsized_features import CLAIMS as OUTSIZED
 from validate.claims.c16_signal_is_feature import CLAIMS as SIGNAL
+from validate.claims.c16_signal_is_feature import OTHER, SKY, SKY_CLASSES, sky_probability
 from validate.opposing_groups import OpposingPair
 from validate.probes import colour_images
 
@@ -26,7 +27,7 @@ Array = npt.NDArray[np.float64]
 
 NEEDS = ("networks.base",)
 SHOWN = ("sky", "white", "grass", "red", "black", "brown")
-"""Flat colours that are drawn; the caption counts the sky's colours as the claim does."""
+"""Flat colours that are drawn; the caption counts colours as the claim does, and names those of no side."""
 NAMED = 2
 """Classes drawn in colour on each panel: those of highest probability over the last quarter of training."""
 HEADROOM = 1.3
@@ -66,12 +67,23 @@ def caption(runs: Runs) -> str:
         f"Left: probabilities that the network gives each of the ten classes on images of one colour, every "
         f"{int(probed[1] - probed[0])} steps of full-batch gradient descent (η = {number(run.attrs['lr'])}, "
         f"{run.sizes['step']} steps, {run.sizes['example']:,} images); the two most probable of the last quarter are "
-        f"named; dotted: chance; dashed: λ crosses 2/η.{parity} At the edge plane and ship together get {sky} on the "
-        f"sky's colours, {other} on others (chance: 0.20). Right: norm of the penultimate features of each opposing "
-        f"group ({len(groups(seeds[0]).positive)} examples), with median and middle 90 % of all examples. The groups' "
-        f"mean norm over the median of all is {start} before training (random groups: 95 % below {start_random}) and "
-        f"{edge} at the edge ({edge_random}). {seeds_in_words(seeds).capitalize()}."
+        f"named; dotted: chance; dashed: λ crosses 2/η.{parity} At the edge {' and '.join(SKY_CLASSES)} together get "
+        f"{sky} on the sky's colours ({', '.join(SKY)}), {other} on others ({', '.join(OTHER)}; chance: "
+        f"{len(SKY_CLASSES) / len(CLASSES):.2f}){_uncounted(seeds)}. Right: norm of the penultimate features of each "
+        f"opposing group ({len(groups(seeds[0]).positive)} examples), with median and middle 90 % of all examples. The "
+        f"groups' mean norm over the median of all is {start} before training (random groups: 95 % below "
+        f"{start_random}) and {edge} at the edge ({edge_random}). {seeds_in_words(seeds).capitalize()}."
     )
+
+
+def _uncounted(seeds: Sequence[NetworkEvidence]) -> str:
+    """What the sky's classes get on colours that are drawn and that the claim counts on neither side."""
+    given = {
+        colour: [sky_probability(seed, crossing_windows(seed.run, "F4"), (colour,)) for seed in seeds]
+        for colour in SHOWN
+        if colour not in (*SKY, *OTHER)
+    }
+    return "".join(f", and {spread(values)} on {colour}, which counts as neither" for colour, values in given.items())
 
 
 def _measured(claim: Claim, seeds: Sequence[NetworkEvidence]) -> tuple[str, str]:

@@ -87,7 +87,7 @@ def caption(runs: Runs) -> str:
         f"crossing of 2/η at step {first.steps[0]} on. x: the part of the displacement along the top eigenvector v "
         f"that changes sign every step. Left: x and the mean losses of the two groups. Middle: over "
         f"{len(first.steps)} steps the groups trade places along v while the loss of all examples hardly moves; dark: "
-        f"½λx² with λ = {first.sharpness:.1f} measured. The slope of the gap on x is {spread(slopes, 1)} nats a unit, "
+        f"½λx² with λ = {first.sharpness:.1f} measured. The slope of the gap on x is {spread(slopes)} nats a unit, "
         f"{spread(ratios)} times |⟨g₊ − g₋, v⟩| from the groups' gradients at the iterates, the ends of the path (1 if "
         f"the gap is linear in x, as in theory; above 1 where losses flatten towards the ends). Right: each "
         f"displacement along the bounce on the one before, from the crossing to the edge's end: factor "

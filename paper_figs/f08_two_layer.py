@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
+from paper_figs.network_roles import significant
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, SAMPLES, THEORY, style, threshold_line
 from sim import TwoLayerConfig
@@ -51,8 +52,8 @@ def caption(runs: Runs) -> str:
         f"Two-layer linear network, α = {config.alpha:g}, ‖β‖ = {config.beta:g}, k = {config.k:g}, η = {config.lr:g}; "
         f"finite samples of {config.examples:,} examples, {config.fraction:.0%} of them outliers. The flow's sharpness "
         f"ends {flow_error:.1e} of itself from the predicted {predicted:.3g}, {side} 2/η = {2 / config.lr:g}; "
-        f"descent ends at {final.min():.2f} to {final.max():.2f} of 2/η. The opposing weight follows the "
-        f"product of 1 − ηαc² (largest relative error {growth_error:.1e}); in a finite sample the valley's "
+        f"descent ends at {significant(final.min())} to {significant(final.max())} of 2/η. The opposing weight "
+        f"follows the product of 1 − ηαc² (largest relative error {growth_error:.1e}); in a finite sample the valley's "
         f"floor lies off zero, so the oscillation starts from there and earlier. "
         f"When the weight changes sign the group losses trade places."
     )

@@ -68,6 +68,8 @@ def _require(runs: Runs) -> tuple[xr.Dataset, float, xr.Dataset]:
     assert runs.two_layer is not None
     assert runs.two_layer_config is not None
     assert runs.network is not None
+    if any(name not in runs.network for name in ("block_sharpness", "sharpness_midpoint", "layer_share_iterate")):
+        raise ValueError("F9 draws from layers' blocks and midpoints of steps: give a run that measured both")
     return runs.two_layer, float(runs.two_layer_config["lr"]), runs.network
 
 

@@ -8,17 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
-from paper_figs.group_panels import group_losses, mark_equal_loss, swing_against_loss
+from paper_figs.group_panels import drawn_swing, group_losses, mark_equal_loss, swing_against_loss, swing_in_words
 from paper_figs.network_roles import (
     ROLE_COLOURS,
     ROLE_NAMES,
     amplitude,
     compared_losses,
+    compared_steps,
     crossing_windows,
     evidence,
     groups,
     number,
     seeds_in_words,
+    significant,
     spread,
 )
 from paper_figs.runs import Runs
@@ -26,6 +28,7 @@ from paper_figs.style import DOUBLE_COLUMN, THRESHOLD, style
 from validate.claims.base import NetworkEvidence
 from validate.claims.c11_adam import step_ratio
 from validate.equal_loss import mean_losses
+from validate.windows import SELECT_STEPS
 
 NEEDS = ("networks.base", "networks.adam")
 ROLES = ("base", "adam")
@@ -68,25 +71,38 @@ def caption(runs: Runs) -> str:
     windows = crossing_windows(base[0], "F10")
     of_base, of_adam = ([amplitude(seed, role) for seed in seeds] for role in ROLES)
     ratios = [b / a for b, a in zip(of_base, of_adam, strict=True)]
+    drawn = [_drawn_ratio(seed) for seed in seeds]
     high, low = compared_losses(seeds[0])
     return (
         f"Loss of all {base[0].sizes['example']:,} examples and mean losses of two groups of "
-        f"{len(groups(seeds[0]).positive)}, found in the run of gradient descent in the 75 steps from its crossing of "
-        f"2/η (step {windows.crossing}, dashed), under gradient descent (η = {number(base[0].attrs['lr'])}, "
-        f"{base[0].sizes['step']} steps) and, the same examples, under Adam (η = {number(adam[0].attrs['lr'])}, "
-        f"{adam[0].sizes['step']} steps) from the same weights. Right: how far their gap swings from step to step, "
-        f"against the mean loss; a line a seed. At the losses of gradient descent's edge (first seed: {high:.2f} to "
-        f"{low:.2f}, shaded) the gap between a run's own groups, on steps that they were not chosen on, swings by "
-        f"{spread(of_base)} nats under gradient descent, {spread(of_adam, 4)} under Adam: {spread(ratios, 0)} times as "
+        f"{len(groups(seeds[0]).positive)}, found in the run of gradient descent in the {SELECT_STEPS} steps from its "
+        f"crossing of 2/η (step {windows.crossing}, dashed), under gradient descent (η = "
+        f"{number(base[0].attrs['lr'])}, {base[0].sizes['step']} steps) and, the same examples, under Adam (η = "
+        f"{number(adam[0].attrs['lr'])}, {adam[0].sizes['step']} steps) from the same weights. Right: how far their "
+        f"gap swings from step to step, against the mean loss ({swing_in_words()}); a line a seed. At the losses of "
+        f"gradient descent's edge (first seed: {significant(high)} to {significant(low)}, shaded) these lines are "
+        f"{spread(drawn)} times apart (their medians over the steps there). The gap between a run's own groups, found "
+        f"on the first half of its steps there and judged on the second, swings by {spread(of_base)} nats under "
+        f"gradient descent and {spread(of_adam)} under Adam: {spread(ratios)} times as "
         f"far.{_steps_in_words(seeds)} {seeds_in_words(seeds).capitalize()}."
     )
+
+
+def _drawn_ratio(seed: NetworkEvidence) -> float:
+    """Gradient descent's line over Adam's, medians over the steps at the compared losses."""
+    pair, medians = groups(seed), []
+    for role in ROLES:
+        steps = compared_steps(seed, role)
+        swing = drawn_swing(seed.runs[role], pair)[steps] if steps else np.array([])
+        medians.append(float(np.nanmedian(swing)) if np.isfinite(swing).any() else float("nan"))
+    return medians[0] / medians[1]
 
 
 def _steps_in_words(seeds: list[NetworkEvidence]) -> str:
     if any("step_along_top" not in seed.runs[role] for seed in seeds for role in ROLES):
         return ""
     ratios = [10 ** step_ratio(seed, crossing_windows(seed.run, "F10"), "adam") for seed in seeds]
-    return f" Adam's step along the top eigenvector is {spread(ratios, 4)} of gradient descent's there."
+    return f" Adam's step along the top eigenvector is {spread(ratios)} of gradient descent's there."
 
 
 def _require(runs: Runs) -> list[NetworkEvidence]:

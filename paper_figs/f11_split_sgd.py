@@ -7,17 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
-from paper_figs.group_panels import mark_equal_loss, swing_against_loss
+from paper_figs.group_panels import mark_equal_loss, swing_against_loss, swing_in_words
 from paper_figs.network_roles import (
     ROLE_COLOURS,
     ROLE_NAMES,
     amplitude,
     compared_losses,
+    compared_steps,
     crossing_windows,
     evidence,
     groups,
     number,
     seeds_in_words,
+    significant,
     spread,
 )
 from paper_figs.runs import Runs
@@ -60,7 +62,7 @@ def caption(runs: Runs) -> str:
     for role in _given(runs):
         of_role = runs.networks[role]
         last = spread([float(mean_losses(run)[-1]) for run in of_role])
-        swing = _in_print(_swings(role, seeds))
+        swing = _swing_in_words(role, seeds)
         parts.append(
             f"{ROLE_NAMES[role]} (η = {number(of_role[0].attrs['lr'])}): swing {swing}, "
             f"loss after {of_role[0].sizes['step']} steps {last}"
@@ -70,10 +72,11 @@ def caption(runs: Runs) -> str:
     return (
         f"Full-batch training of the same network from the same weights on {base.sizes['example']:,} images under each "
         f"rule. Middle: how far the gap between the mean losses of two groups of {len(groups(seeds[0]).positive)}, "
-        f"found in gradient descent's run, swings from step to step. Right: the same for each run's own groups, on "
-        f"steps that they were not chosen on, at the mean losses of gradient descent's edge (first seed: {high:.2f} to "
-        f"{low:.2f}, shaded); a dot a seed. {'; '.join(parts)}. SplitSGD's swing over gradient descent's: "
-        f"{spread(ratios, 4)}. Theory (T13): momentum μ with dampening τ moves the threshold 2/η to "
+        f"found in gradient descent's run, swings from step to step ({swing_in_words()}). Right, with other groups and "
+        f"fewer steps: each run's own groups, found on the first half of its steps at the mean losses of gradient "
+        f"descent's edge (first seed: {significant(high)} to {significant(low)}, shaded), root mean square over the "
+        f"second half; a dot a seed. {'; '.join(parts)}. SplitSGD's swing over gradient descent's: "
+        f"{spread(ratios)}. Theory (T13): momentum μ with dampening τ moves the threshold 2/η to "
         f"2(1 + μ)/(η(1 − τ)); sign steps have none and swing by their own fixed size. "
         f"{seeds_in_words(seeds).capitalize()}."
     )
@@ -93,8 +96,13 @@ def _swings(role: str, seeds: list[NetworkEvidence]) -> list[float]:
     return [amplitude(seed, role) for seed in seeds]
 
 
-def _in_print(values: list[float]) -> str:
-    return f"{spread(values, 4)} nats" if np.isfinite(values).any() else "not measured (that loss is not reached)"
+def _swing_in_words(role: str, seeds: list[NetworkEvidence]) -> str:
+    values = _swings(role, seeds)
+    if not np.isfinite(values).any():
+        return "not measured (that loss is not reached)"
+    stretches = [steps for seed in seeds if (steps := compared_steps(seed, role))]
+    judged = [steps.stop - (steps.start + steps.stop) // 2 for steps in stretches]
+    return f"{spread(values)} nats over {spread(judged, '{:.0f}'.format)} steps"
 
 
 def _compared(axes: Axes, roles: list[str], seeds: list[NetworkEvidence]) -> None:

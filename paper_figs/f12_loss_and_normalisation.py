@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +14,24 @@ from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
 from paper_figs.group_panels import group_losses
-from paper_figs.network_roles import ROLE_COLOURS, evidence, number, seeds_in_words, spread, swing_size
+from paper_figs.network_roles import (
+    ROLE_COLOURS,
+    evidence,
+    number,
+    seeds_in_words,
+    significant,
+    spread,
+    swing_size,
+)
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, style, threshold_line
-from validate.claims.base import Evidence
-from validate.claims.c13_normalisation import CLAIMS, GROUP_SHARE, LEAST_EPOCHS, by_epoch, imbalance
+from sim import LossRule
+from validate.cifar10 import CLASSES
+from validate.claims.base import Evidence, NetworkEvidence
+from validate.claims.c13_normalisation import CLAIMS, GROUP_SHARE, LEAST_EPOCHS, at_equal_loss, by_epoch, imbalance
 from validate.equal_loss import mean_losses
 from validate.opposing_groups import GROUP_SIZE, OpposingPair, group_gap, singular_pairs
+from validate.roles import LOSS_RULES
 
 Array = npt.NDArray[np.float64]
 
@@ -27,9 +40,10 @@ NORM_ROLES = {"no_batch_norm": "no batch norm", "batch_norm": "batch norm"}
 NEEDS = tuple(f"networks.{role}" for role in LOSS_ROLES)
 OPTIONAL = tuple(f"networks.{role}" for role in NORM_ROLES)
 UNITS = {"base": "loss (nats)", "label_smoothing": "loss (nats)", "squared": "squared loss"}
-COLOURS = {"base": "#555555", "label_smoothing": "#CC79A7", "squared": "#009E73"}
 IMBALANCE = CLAIMS[0]
 ZOOM_STEPS = 16
+SWING_STEPS = 25
+"""Steps over which a swing is taken."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ def draw(runs: Runs) -> Figure:
         grid = figure.subplots(2, 3)
         for axes, (role, name) in zip(grid[0], LOSS_ROLES.items(), strict=True):
             run = runs.networks[role][0]
-            judged = _judge(run)
+            judged = _judge(run, role)
             middle = (judged.steps.start + judged.steps.stop - ZOOM_STEPS) // 2
             group_losses(axes, run, judged.pair, steps=slice(middle, middle + ZOOM_STEPS), unit=UNITS[role])
             axes.set_title(f"{name}, η = {number(run.attrs['lr'])}")
@@ -69,7 +83,7 @@ def caption(runs: Runs) -> str:
     """What is drawn, with the swing relative to the loss, and the gap's deviation at equal loss."""
     runs.require("F12", NEEDS)
     parts = [
-        f"{name} {spread([_judge(run).relative_swing for run in runs.networks[role]])}"
+        f"{name} {spread([_judge(run, role).relative_swing for run in runs.networks[role]])}"
         for role, name in LOSS_ROLES.items()
     ]
     base = runs.networks["base"]
@@ -77,8 +91,10 @@ def caption(runs: Runs) -> str:
         f"Top: losses of two groups of {GROUP_SIZE} and of all {base[0].sizes['example']:,} examples, "
         f"{ZOOM_STEPS} steps of full-batch gradient descent at the edge; each run's groups are its own, found in the "
         f"third quarter of its {base[0].sizes['step']} steps and shown in the last. Below: the swing of the gap "
-        f"between the groups over the mean loss (a ratio, as the units differ), and the sharpness over 2/η (dashed: "
-        f"theory's threshold); a line a seed. Swing over mean loss in the last quarter: {'; '.join(parts)}. "
+        f"between the groups (root mean square over {SWING_STEPS} steps) over the mean loss less the least that the "
+        f"rule allows (a ratio, as the units differ; the least is 0, but {significant(_floor('label_smoothing'))} nats "
+        f"with label smoothing, the entropy of the smoothed labels), and the sharpness over 2/η (dashed: theory's "
+        f"threshold); a line a seed. That ratio in the last quarter: {'; '.join(parts)}. "
         f"{_normalisation_in_words(runs)} {seeds_in_words(base).capitalize()}."
     )
 
@@ -87,41 +103,72 @@ def _normalisation_in_words(runs: Runs) -> str:
     if not _has_norm(runs):
         return "Batch norm: not measured (no runs with and without it)."
     plain = runs.networks["no_batch_norm"]
-    found = Evidence(evidence(runs, "F12", crossing=False)[: len(plain)])
+    found = Evidence(_norm_seeds(runs))
     ratios, random_ratios = IMBALANCE.measure(found), IMBALANCE.measure_control(found)
     compared = (
-        f"At equal loss it is {spread(ratios)} times as large with batch norm as without (random groups in the place "
-        f"of the opposing ones, whose gap the unit is: {spread(random_ratios)})."
+        f"At equal loss{_losses_in_words(found.networks)} it is {spread(ratios)} times as large with batch norm as "
+        f"without (random groups in the place of the opposing ones, whose gap the unit is: {spread(random_ratios)})."
         if np.isfinite(ratios).any()
         else "At equal loss: not measured (the runs share too few epochs)."
     )
+    largest = max((point for curve in _norm_curves(runs) for point in zip(*curve, strict=True)), key=itemgetter(1))
     return (
         f"Right: SGD with minibatches, with and without batch norm ({plain[0].sizes['example']:,} images): variance, "
         f"over minibatches, of the gap between the parts of two groups that a minibatch holds, over that of random "
         f"groups (dashed); over {LEAST_EPOCHS} epochs a point, groups ({GROUP_SHARE:.0%} of the examples each) chosen "
-        f"on the first half of them, judged on the second. {compared}"
+        f"on the first half of them, judged on the second. The scale is set by the largest, {significant(largest[1])} "
+        f"at a mean loss of {significant(largest[0])}. {compared}"
     )
+
+
+def _losses_in_words(seeds: Sequence[NetworkEvidence]) -> str:
+    """The mean losses of the epochs compared, which are the same at their beginning only."""
+    for seed in seeds:
+        if (compared := at_equal_loss(seed)) is not None:
+            ranges = [f"{significant(table[0].mean())} to {significant(table[-1].mean())}" for table, _ in compared]
+            return f" (first seed: {ranges[0]} with it, {ranges[1]} without)"
+    return ""
+
+
+def _norm_seeds(runs: Runs) -> list[NetworkEvidence]:
+    return evidence(runs, "F12", crossing=False)[: len(runs.networks["no_batch_norm"])]
+
+
+def _norm_curves(runs: Runs) -> list[tuple[Array, Array]]:
+    """Every line of the panel on batch norm."""
+    return [_imbalance_over_training(seed.runs[role], seed.seed) for role in NORM_ROLES for seed in _norm_seeds(runs)]
 
 
 def _has_norm(runs: Runs) -> bool:
     return all(runs.networks.get(role) for role in NORM_ROLES)
 
 
-def _judge(run: xr.Dataset) -> _Judged:
+def _judge(run: xr.Dataset, role: str) -> _Judged:
     steps = run.sizes["step"]
     chosen, judged = slice(steps // 2, 3 * steps // 4), slice(3 * steps // 4, steps)
     pair = singular_pairs(run["loss"].values[chosen], count=1)[0]
     # Of the judged steps alone: a swing is that of the steps around it, and those before were chosen on.
-    relative = swing_size(group_gap(run["loss"].values[judged], pair)) / mean_losses(run)[judged]
+    relative = swing_size(group_gap(run["loss"].values[judged], pair), SWING_STEPS) / _excess(run, role)[judged]
     return _Judged(pair, judged, float(np.nanmedian(relative)))
+
+
+def _excess(run: xr.Dataset, role: str) -> Array:
+    """(steps,) mean loss above the least that the role's rule allows: what training can still take away."""
+    return mean_losses(run) - _floor(role)
+
+
+def _floor(role: str) -> float:
+    return LOSS_RULES.get(role, LossRule()).floor(len(CLASSES))
 
 
 def _relative_swings(axes: Axes, runs: Runs) -> None:
     for role, name in LOSS_ROLES.items():
         for i, run in enumerate(runs.networks[role]):
-            relative = swing_size(group_gap(run["loss"].values, _judge(run).pair)) / mean_losses(run)
-            axes.plot(run["step"], relative, color=COLOURS[role], linewidth=1.0, label=None if i else name)
-    axes.set(xlabel="step", ylabel="swing of gap / mean loss", yscale="log", title="swing of the opposing groups")
+            relative = swing_size(group_gap(run["loss"].values, _judge(run, role).pair), SWING_STEPS) / _excess(
+                run, role
+            )
+            axes.plot(run["step"], relative, color=ROLE_COLOURS[role], linewidth=1.0, label=None if i else name)
+    axes.set(xlabel="step", ylabel="swing of gap / excess loss", yscale="log", title="swing of the opposing groups")
     axes.margins(x=0)
 
 
@@ -130,7 +177,7 @@ def _sharpness(axes: Axes, runs: Runs) -> None:
         for run in runs.networks[role]:
             if "sharpness_iterate" in run:
                 over = run["sharpness_iterate"] * run.attrs["lr"] / 2
-                axes.plot(run["measured"], over, color=COLOURS[role], linewidth=1.0)
+                axes.plot(run["measured"], over, color=ROLE_COLOURS[role], linewidth=1.0)
     threshold_line(axes, 1.0)
     axes.set(xlabel="step", ylabel="sharpness / (2/η)", title="sharpness")
     axes.set_ylim(bottom=0)
@@ -139,9 +186,9 @@ def _sharpness(axes: Axes, runs: Runs) -> None:
 
 def _imbalances(axes: Axes, runs: Runs) -> None:
     for role, name in NORM_ROLES.items():
-        for i, run in enumerate(runs.networks[role]):
-            label = None if i else name
-            axes.plot(*_imbalance_over_training(run, i), "o-", color=ROLE_COLOURS[role], markersize=2.5, label=label)
+        for i, seed in enumerate(_norm_seeds(runs)):
+            losses, values = _imbalance_over_training(seed.runs[role], seed.seed)
+            axes.plot(losses, values, "o-", color=ROLE_COLOURS[role], markersize=2.5, label=None if i else name)
     threshold_line(axes, 1.0, "random groups")
     axes.set(xlabel="mean loss (nats), falling", ylabel="variance of gap / random", yscale="log")
     axes.set(title="SGD: gap over minibatches")

@@ -73,6 +73,7 @@ def caption(runs: Runs) -> str:
     runs.require("F13", NEEDS)
     seeds = evidence(runs, "F13")
     base = runs.networks["base"]
+    crossings = [crossing_windows(seed.run, "F13").crossing for seed in seeds]
     removed = int((~_kept(runs.networks["without_opposing"][0])).sum())
     return (
         f"Full-batch gradient descent (η = {number(base[0].attrs['lr'])}, {base[0].sizes['step']} steps) on "
@@ -80,8 +81,8 @@ def caption(runs: Runs) -> str:
         f"most of the changes of loss at the edge (opposing), random ones of the same labels, the hardest ones before "
         f"the edge. Sharpness is that of the loss trained on; a line a seed. Middle: against the mean loss of the "
         f"examples that all runs keep. Swing: half the spread between the {GROUP_SIZE} examples trained on whose "
-        f"losses rise most and the {GROUP_SIZE} whose fall most in a step. All examples: crosses 2/η at step "
-        f"{spread([crossing_windows(seed.run, 'F13').crossing for seed in seeds], 0)}; "
+        f"losses rise most and the {GROUP_SIZE} whose fall most in a step, averaged over {SMOOTHED} steps. All "
+        f"examples: crosses 2/η at step {spread(crossings, '{:.0f}'.format)}; "
         f"{'; '.join(_in_words(seeds, role) for role in ROLES[1:])}. Theory: the swing grows where λ > 2/η (T7), so "
         f"what delays the one delays the other. {seeds_in_words(seeds).capitalize()}."
     )

@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from matplotlib.axes import Axes
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-from paper_figs.network_roles import compared_losses, swing_size
+from paper_figs.network_roles import compared_losses, number, swing_size
 from paper_figs.style import NEGATIVE, POSITIVE, TOTAL
 from validate.claims.base import NetworkEvidence
 from validate.equal_loss import mean_losses
 from validate.opposing_groups import OpposingPair, group_gap
 
+SWING_STEPS = 11
+"""Steps over which a swing is taken: few, so that the mean loss is about one number on them."""
 SMALLEST = 1e-5
 """Swings below this are not drawn (nats): some hundred roundings of a loss in float32."""
+WIDEST = 1.5
+"""Nor those taken over steps whose mean losses are further apart than this ratio."""
+
+Array = npt.NDArray[np.float64]
 
 
 def group_losses(
@@ -41,14 +49,26 @@ def swing_against_loss(
 ) -> None:
     """How far the group gap swings from step to step, against the mean loss; a line a seed."""
     for i, (run, pair) in enumerate(zip(runs, pairs, strict=True)):
-        axes.plot(
-            mean_losses(run),
-            swing_size(group_gap(run["loss"].values, pair)),
-            color=colour,
-            linewidth=1.0,
-            label=None if i else label,
-        )
+        axes.plot(mean_losses(run), drawn_swing(run, pair), color=colour, linewidth=1.0, label=None if i else label)
     axes.set(xlabel="mean loss (nats), falling", ylabel="swing of the group gap (nats)", yscale="log")
+
+
+def drawn_swing(run: xr.Dataset, pair: OpposingPair) -> Array:
+    """(steps,) the swing as it is drawn; NaN where the loss moves much within its steps: it is that of no one loss."""
+    # An alternating part takes the step before and the one after.
+    mean, reach = mean_losses(run), SWING_STEPS + 2
+    high, low = (filtered(mean, reach, mode="nearest") for filtered in (maximum_filter1d, minimum_filter1d))
+    return np.asarray(
+        np.where(high / low > WIDEST, np.nan, swing_size(group_gap(run["loss"].values, pair), SWING_STEPS))
+    )
+
+
+def swing_in_words() -> str:
+    """How a drawn swing is taken, and what of it is not drawn."""
+    return (
+        f"root mean square over {SWING_STEPS} steps; left out where the mean loss changes by more than a factor of "
+        f"{WIDEST:g} within them; the axis ends at {number(SMALLEST)}"
+    )
 
 
 def mark_equal_loss(axes: Axes, of_seed: NetworkEvidence) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from paper_figs.runs import Runs
-from validate.cifar10 import CLASSES
+from validate.cifar10 import CLASSES, Images, first_of_each_class
 from validate.claims.base import NetworkEvidence
 from validate.claims.pairs import leading_pair
 from validate.equal_loss import edge_losses, gap_amplitude, steps_between
@@ -18,15 +18,10 @@ from validate.windows import Windows, find_windows
 
 ROLE_NAMES = {
     "base": "gradient descent",
-    "gentle": "gradient descent, η ÷ 10",
     "momentum": "momentum",
     "momentum_dampened": "dampened momentum",
     "adam": "Adam",
     "split_sgd": "SplitSGD",
-    "batch_norm": "SGD, batch norm",
-    "no_batch_norm": "SGD, no batch norm",
-    "label_smoothing": "label smoothing",
-    "squared": "squared loss",
     "without_opposing": "opposing removed",
     "without_random": "random removed",
     "without_hardest": "hardest removed",
@@ -48,9 +43,6 @@ ROLE_COLOURS = {
     "without_hardest": "#009E73",
 }
 """One colour a role in every figure, of Okabe & Ito's palette."""
-
-SWING_WINDOW = 25
-"""Steps over which the size of a swing is averaged."""
 
 
 def evidence(runs: Runs, figure: str, *, crossing: bool = True) -> list[NetworkEvidence]:
@@ -87,7 +79,7 @@ def crossing_windows(run: xr.Dataset, figure: str) -> Windows:
 
 
 def groups(of_seed: NetworkEvidence) -> OpposingPair:
-    """The strongest pair of the 75 steps from the base run's crossing on; the steps after are for judging it."""
+    """The strongest pair of the steps from the base run's crossing on; the steps after are for judging it."""
     assert of_seed.windows is not None
     return leading_pair(of_seed, of_seed.windows)
 
@@ -98,29 +90,55 @@ def compared_losses(of_seed: NetworkEvidence) -> tuple[float, float]:
     return edge_losses(of_seed.run, of_seed.windows)
 
 
-def amplitude(of_seed: NetworkEvidence, role: str) -> float:
-    """How far a run's own groups swing at the losses of the base run's edge; NaN where it does not pass them."""
+def compared_steps(of_seed: NetworkEvidence, role: str) -> slice | None:
+    """The steps of a run at the losses of the base run's edge; None where it does not pass them."""
     assert of_seed.windows is not None
-    run = of_seed.runs[role]
-    steps = of_seed.windows.edge if role == "base" else steps_between(run, compared_losses(of_seed))
-    return float("nan") if steps is None else gap_amplitude(run, steps)
+    return of_seed.windows.edge if role == "base" else steps_between(of_seed.runs[role], compared_losses(of_seed))
 
 
-def swing_size(gap: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def amplitude(of_seed: NetworkEvidence, role: str) -> float:
+    """How far a run's own groups swing at the losses of the base run's edge; NaN where it does not pass them.
+
+    The groups are found in the first half of those steps and judged on the second.
+    """
+    steps = compared_steps(of_seed, role)
+    return float("nan") if steps is None else gap_amplitude(of_seed.runs[role], steps)
+
+
+def swing_size(gap: npt.ArrayLike, window: int) -> npt.NDArray[np.float64]:
     """(steps,) how far a series swings from step to step around its running mean, NaN at both ends.
 
-    Root mean square of `validate.opposing_groups.alternating_part` over 25 steps.
+    Args:
+        gap: (steps,) the series.
+        window: steps over which the root mean square of `validate.opposing_groups.alternating_part` is taken.
 
-    >>> float(np.nanmax(swing_size(5 + 0.5 * (-1.0) ** np.arange(60))))
+    >>> float(np.nanmax(swing_size(5 + 0.5 * (-1.0) ** np.arange(60), 25)))
     0.5
     """
     squares = alternating_part(gap) ** 2
-    width = min(SWING_WINDOW, len(squares))
+    width = min(window, len(squares))
     sizes = np.full(len(squares) + 2, np.nan)
     averaged = np.sqrt(np.convolve(squares, np.full(width, 1 / width), mode="valid"))
     begin = 1 + width // 2
     sizes[begin : begin + len(averaged)] = averaged
     return sizes
+
+
+def images_of(run: xr.Dataset, images: Images) -> Images:
+    """The images that a run was trained on, in the order of its examples: the first of each class.
+
+    Args:
+        run: finished run; its labels tell how many of each class it took.
+        images: those that it chose from.
+
+    Raises:
+        ValueError: the run's labels are not those of the images.
+    """
+    labels = run["label"].values
+    chosen = first_of_each_class(images, int(np.bincount(labels).max()))
+    if not np.array_equal(chosen.labels, labels):
+        raise ValueError("the run was trained on other images: give --data the folder of the data set it chose from")
+    return chosen
 
 
 def describe(group: npt.NDArray[np.int64], labels: npt.ArrayLike) -> str:
@@ -134,18 +152,34 @@ def describe(group: npt.NDArray[np.int64], labels: npt.ArrayLike) -> str:
     return ", ".join(f"{counts[i]} {CLASSES[names[i]]}" for i in order)
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def significant(value: float, digits: int = 3) -> str:
+    """A measured number in print, to so many significant digits whatever its size.
+
+    >>> significant(6728.3), significant(28.6), significant(-1.0), significant(0.05), significant(6.44e-5, 2)
+    ('6,730', '28.6', '−1.00', '0.0500', '6.4·10⁻⁵')
+    """
+    rounded = f"{value:.{digits - 1}e}"
+    mantissa, exponent = rounded.split("e")
+    if int(exponent) < -3:
+        return f"{mantissa}·{_power_of_ten(int(exponent))}".replace("-", "−")
+    return f"{float(rounded):,.{max(digits - 1 - int(exponent), 0)}f}".replace("-", "−")
+
+
+def spread(values: Sequence[float], in_print: Callable[[float], str] = significant) -> str:
     """Median with the range over seeds; the value alone where there is one; seeds without a value are left out.
 
-    >>> spread([1.0, 2.0, 4.0]), spread([0.5]), spread([float("nan")])
-    ('2.00 (1.00 to 4.00)', '0.50', 'not defined')
+    Args:
+        values: one a seed.
+        in_print: how a value is printed.
+
+    >>> spread([1.0, 2.0, 4.0]), spread([2.2e-4]), spread([float("nan")]), spread([250, 260], "{:.0f}".format)
+    ('2.00 (1.00 to 4.00)', '2.20·10⁻⁴', 'not defined', '255 (250 to 260)')
     """
     values = [value for value in values if np.isfinite(value)]
     if not values:
         return "not defined"
-    middle = f"{np.median(values):.{digits}f}"
-    words = middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-    return words.replace("-", "−")
+    middle = in_print(float(np.median(values)))
+    return middle if len(values) == 1 else f"{middle} ({in_print(min(values))} to {in_print(max(values))})"
 
 
 def number(value: float) -> str:
@@ -157,8 +191,12 @@ def number(value: float) -> str:
     mantissa, exponent = f"{value:.0e}".split("e")
     if value >= 1e-3 or f"{value:.6g}" != f"{float(mantissa) * 10 ** int(exponent):.6g}":
         return f"{value:g}"
-    power = f"10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    power = _power_of_ten(int(exponent))
     return power if mantissa == "1" else f"{mantissa}·{power}"
+
+
+def _power_of_ten(exponent: int) -> str:
+    return f"10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 def seeds_in_words(runs: Sequence[object]) -> str:

@@ -11,6 +11,7 @@ import xarray as xr
 from paper_figs.runs import Runs
 from validate.cifar10 import CLASSES, Images, load_embedded
 from validate.probes import COLOURS
+from validate.roles import LOSS_RULES
 
 EXAMPLES, STEPS, CROSSING, SWINGING = 300, 420, 200, 20
 
@@ -31,6 +32,7 @@ def tiny_network(
     decay: float = 1.0,
     crossing: int = CROSSING,
     removed: int = 0,
+    floor: float = 0.0,
 ) -> xr.Dataset:
     """A run that crosses 2/η at a step, from 40 steps before which examples 0…19 and 20…39 swing in opposite phase.
 
@@ -42,10 +44,11 @@ def tiny_network(
         decay: how fast the mean loss falls.
         crossing: step of the crossing.
         removed: number of examples, the last ones, of weight 0.
+        floor: least value that the rule of the losses allows.
     """
     rng = np.random.default_rng(seed)
     steps = np.arange(STEPS)
-    losses = 2.3 * np.exp(-decay * steps / 300)[:, None] + 0.02 * rng.standard_t(4, size=(STEPS, EXAMPLES))
+    losses = floor + 2.3 * np.exp(-decay * steps / 300)[:, None] + 0.02 * rng.standard_t(4, size=(STEPS, EXAMPLES))
     losses += (swing_of(steps, swing, crossing) * (-1.0) ** steps)[:, None] * _pattern(rng)
     measured = np.arange(0, STEPS, 10)
     data = xr.Dataset(attrs={"lr": lr, "diverged_at": -1}, coords={"step": steps, "measured": measured})
@@ -139,7 +142,9 @@ MAKERS: Mapping[str, Callable[[int], xr.Dataset]] = {
     "momentum": functools.partial(tiny_network, lr=0.095, swing=0.8, decay=3.0),
     "momentum_dampened": functools.partial(tiny_network, swing=0.001, decay=1.1),
     "split_sgd": functools.partial(tiny_network, swing=0.002, decay=1.5),
-    "label_smoothing": functools.partial(tiny_network, swing=0.5, crossing=250),
+    "label_smoothing": functools.partial(
+        tiny_network, swing=0.5, crossing=250, floor=LOSS_RULES["label_smoothing"].floor(10)
+    ),
     "squared": functools.partial(tiny_network, swing=0.2, top_sharpness=39.0),
     "no_batch_norm": tiny_minibatches,
     "batch_norm": functools.partial(tiny_minibatches, swing=0.2),

@@ -11,12 +11,20 @@ import numpy as np
 import pytest
 from figure_baselines import FOLDER, reviewed_runs, save_small
 from figure_checks import check_figure
-from figure_runs import one_network, tiny_runs
+from figure_runs import TWO_LAYER, one_network, tiny_runs
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
 
+from paper_figs.f02_extreme_images import EARLY_STEP
+from paper_figs.f08_two_layer import SMALLEST
+from paper_figs.image_sheets import FRAME, SIDE
+from paper_figs.network_roles import describe
 from paper_figs.registry import FIGURES
 from paper_figs.runs import Runs
+from theory import flow_limit, sharpness
+from validate.cifar10 import Images, load_embedded
+from validate.opposing_groups import singular_pairs, top_change_pair
+from validate.windows import find_windows
 
 NAMES = ("F1", "F5", "F6", "F8", "F9", "F14", "F15", "F16")
 TOLERANCE = 1.5
@@ -68,6 +76,100 @@ def found(pattern: str, caption: str) -> list[float]:
     match = re.search(pattern, caption)
     assert match, caption
     return [float(word.replace("−", "-").replace(",", "").rstrip(".;")) for word in match.groups()]
+
+
+def test_f1_gives_the_correlation_of_each_pair_of_groups(runs: Runs) -> None:
+    network = one_network()
+    windows = find_windows(network)
+    assert windows is not None
+    pairs = singular_pairs(network["loss"].values[windows.select], count=2)
+    # After the groups were chosen, one of the first pair gets a common noise, which takes from its correlation.
+    noise = np.random.default_rng(0).normal(size=(75, 1))
+    network["loss"].values[windows.evaluate.start : windows.evaluate.stop, pairs[0].positive] += noise
+    losses = network["loss"].values[windows.evaluate]
+    expected = [
+        np.corrcoef(np.diff(losses[:, p.positive].mean(1)), np.diff(losses[:, p.negative].mean(1)))[0, 1] for p in pairs
+    ]
+    caption = FIGURES["F1"].caption(dataclasses.replace(runs, network=network))
+    words = r"pair 1: .*? correlation of the loss changes (\S+); pair 2: .*? correlation of the loss changes (\S+)"
+    assert found(words, caption) == pytest.approx(expected, abs=2e-3)
+    assert abs(expected[0] - expected[1]) > 0.1
+
+
+@pytest.mark.parametrize("name", ["F1", "F2"])
+def test_images_are_those_that_the_run_trained_on(name: str, runs: Runs) -> None:
+    """A run takes the first of each class; its examples are numbered among those."""
+    images = load_embedded()
+    chosen = np.sort(np.concatenate([np.flatnonzero(images.labels == c)[:100] for c in range(10)]))
+    network = one_network().isel(example=chosen)
+    windows = find_windows(network)
+    assert windows is not None
+    given = Runs(network=network, networks={"base": (network,)}, images=images)
+    sheet = next(axes for axes in FIGURES[name].draw(given).axes if axes.images)
+    if name == "F1":
+        pair = singular_pairs(network["loss"].values[windows.select], count=1)[0]
+        first = pair.positive[0]
+        assert f"pair 1: {describe(pair.positive, network['label'])} against" in FIGURES[name].caption(given)
+    else:
+        first = top_change_pair(network["loss"].values[EARLY_STEP : EARLY_STEP + 2])[1].negative[0]
+    inside = slice(FRAME, FRAME + SIDE)
+    shown = np.asarray(sheet.images[0].get_array())[inside, inside]
+    np.testing.assert_array_equal(shown, images.pixels[chosen[first]].transpose(1, 2, 0))
+    others = dataclasses.replace(given, images=Images(images.pixels, images.labels[::-1]))
+    with pytest.raises(ValueError, match="the run was trained on other images: give --data"):
+        FIGURES[name].draw(others)
+
+
+def test_f1_refuses_a_run_of_minibatches_and_f9_one_without_blocks(runs: Runs) -> None:
+    minibatches = one_network()
+    minibatches["loss"].values[:, ::2] = np.nan
+    for use in ("draw", "caption"):
+        with pytest.raises(
+            ValueError, match=r"^F1 draws from every example's loss[^\n]*: give a run without minibatches$"
+        ):
+            getattr(FIGURES["F1"], use)(dataclasses.replace(runs, network=minibatches))
+        for measured in ("block_sharpness", "sharpness_midpoint"):
+            without = dataclasses.replace(runs, network=one_network().drop_vars(measured))
+            with pytest.raises(ValueError, match=r"^F9 draws from layers' blocks and midpoints[^\n]*$"):
+                getattr(FIGURES["F9"], use)(without)
+
+
+def test_f6_gives_the_level_at_which_the_sharpness_of_each_seed_stays(runs: Runs) -> None:
+    sweep = runs.sweeps["chebyshev"].copy(deep=True)
+    edge = 2 / sweep.attrs["lr"]
+    levels = sweep["sharpness"].transpose("seed", ...).values.copy()
+    for i, row in enumerate(levels):
+        row[int((row >= edge).argmax()) :] = (1.1 + 0.2 * i) * edge
+    sweep["sharpness"] = sweep["sharpness"].transpose("seed", ...).copy(data=levels)
+    caption = FIGURES["F6"].caption(Runs(sweeps={"chebyshev": sweep}))
+    assert found(r"has a median of (\S+), (\S+) times 2/η", caption) == pytest.approx([1.1, 1.3], abs=0.006)
+
+
+def test_f8_gives_the_errors_of_the_run_and_where_it_ends(runs: Runs) -> None:
+    assert runs.two_layer is not None
+    data = runs.two_layer.copy(deep=True)
+    last = int(np.flatnonzero(np.abs(data["s"].values[:, 0]) > SMALLEST)[-1])
+    limit = sharpness(TWO_LAYER.model, flow_limit(TWO_LAYER.model, TWO_LAYER.initial_state))
+    data["flow_sharpness"].values[-1] = 1.02 * float(limit)
+    data["s"].values[last, 0] *= 0.5
+    data["sharpness"].values[-1] = np.linspace(30.0, 45.0, data.sizes["run"])
+    caption = FIGURES["F8"].caption(dataclasses.replace(runs, two_layer=data))
+    words = r"sharpness ends (\S+) of itself .*? ends at (\S+) to (\S+) of 2/η.*? relative error ([^)]+)\)"
+    assert found(words, caption) == pytest.approx([0.02, 15 * TWO_LAYER.lr, 22.5 * TWO_LAYER.lr, 1.0], rel=0.01)
+
+
+def test_f9_gives_early_and_late_shares_and_both_sharpnesses_each_in_its_place(runs: Runs) -> None:
+    network = one_network()
+    windows = find_windows(network)
+    assert windows is not None
+    measured = network["measured"].values
+    network["layer_share_iterate"].values[measured < windows.early.stop] = (0.1, 0.2, 0.7)
+    network["layer_share_iterate"].values[measured >= windows.evaluate.start] = (0.6, 0.15, 0.25)
+    for place, level in (("midpoint", 1.02), ("iterate", 1.31)):
+        network[f"sharpness_{place}"].values[measured >= windows.evaluate.start] = level * 2 / network.attrs["lr"]
+    words = r"share (\S+) in .*?, (\S+) once .*? last layer's (\S+) and (\S+) Sharpness .*? median: (\S+) .*?, (\S+) "
+    told = found(words, FIGURES["F9"].caption(dataclasses.replace(runs, network=network)))
+    assert told == pytest.approx([0.1, 0.6, 0.7, 0.25, 1.02, 1.31])
 
 
 def test_f14_counts_rightly_told_samples_and_gives_their_ratios(runs: Runs) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from figure_runs import TINY_SWEEPS, TWO_LAYER, tiny_runs
+from figure_runs import TINY_SWEEPS, TWO_LAYER, one_network, tiny_runs
 from PIL import Image
 
 from paper_figs import files, sources
@@ -33,7 +35,7 @@ from sim import Run, obtain_run, run_two_layer
 from sim.durable_files import write_durably
 from sim.sweeps.study import Study
 from theory import InputError
-from validate.presets import PRESETS
+from validate.presets import PRESETS, two_layer_name
 
 CPU = torch.device("cpu")
 QUICK = ("F5", "F6", "F14", "F15", "F16")
@@ -144,6 +146,20 @@ def test_a_named_run_takes_the_place_of_the_preset_s(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == ["F8.pdf", "F8.png", "F8.txt"]
     with Image.open(out / "F8.png") as picture:
         assert json.loads(picture.text["Runs"])[0]["run"] == "mine"
+
+
+def test_a_named_run_that_a_figure_cannot_draw_is_refused_in_one_line(tmp_path: Path) -> None:
+    minibatches = one_network()
+    minibatches["loss"].values[:, 1::2] = np.nan
+    two_layer = tiny_runs().two_layer
+    assert two_layer is not None
+    obtain_run(tmp_path, two_layer_name("default"), TWO_LAYER, lambda: two_layer, device=CPU)
+    for figure, data in (("F1", minibatches), ("F9", one_network().drop_vars("block_sharpness"))):
+        obtain_run(tmp_path, figure, TWO_LAYER, functools.partial(lambda x: x, data), device=CPU)
+        draw = DrawConfig(figures=(figure,), out=tmp_path / "figures", runs=tmp_path, network=figure)
+        with pytest.raises(InputError, match=rf"^{figure} cannot be drawn: [^\n]*: give a run [^\n]*$"):
+            draw_command(draw)
+    assert not list((tmp_path / "figures").glob("F*"))
 
 
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
