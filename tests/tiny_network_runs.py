@@ -93,14 +93,18 @@ def tiny_edge(seed: int = 0, *, curvature: float = 40.0, growth: float = -1.01) 
     data = xr.Dataset(attrs={"lr": 0.05, "diverged_at": -1, "crossing": CROSSING})
     data = data.assign_coords(edge_step=steps, edge_measured=measured, direction=["top", "bulk 1", "bulk 2"])
     data["loss"], data["label"] = (("edge_step", "example"), losses), ("example", tiny_images().labels)
-    along = np.stack([x, 0.1 * x, 0.05 * x], axis=1)
+    # The eigenvector of the study's start is held fixed: the bounce turns to it over the study only.
+    along = np.stack([np.linspace(0, 1, len(steps)) * x, 0.1 * x, 0.05 * x], axis=1)
     data["projection"] = ("edge_step", "direction"), along
     # x_{t+1} − x_t = −η g_t
     data["gradient_projection"] = ("edge_step", "direction"), (1 - growth) / 0.05 * along
-    for name in ("gradient_along_top", "gradient_along_bounce"):
-        data[name] = "edge_step", (1 - growth) / 0.05 * x
-    ones = {"sharpness": curvature, "bounce_curvature": curvature, "group_cosine": -0.8, "top_share": 0.9}
-    ones |= {"bounce_square": 4e-4, "bounce_a": 1.0, "bounce_b": 1e4, "bounce_share": 0.97}
+    data["gradient_along_top"] = "edge_step", (1 - growth) / 0.05 * x
+    # Each measurement of the bounce takes x as positive: its direction turns round where x is not.
+    sign = np.repeat(np.sign(x[::5]), 5)
+    data["gradient_along_bounce"] = "edge_step", (1 - growth) / 0.05 * sign * x
+    data["bounce_square"] = "edge_measured", x[::5] ** 2
+    ones = {"sharpness": curvature, "bounce_curvature": curvature, "group_cosine": -0.8, "top_share": 0.3}
+    ones |= {"group_bounce_share": 0.9, "bounce_a": 1.0, "bounce_b": 1e4, "bounce_share": 0.97}
     for name, value in ones.items():
         data[name] = "edge_measured", np.full(count, value)
     data["group_gradient_norm"] = ("edge_measured", "side"), np.full((count, 2), 30.0)

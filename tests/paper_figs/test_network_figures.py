@@ -21,7 +21,7 @@ from paper_figs import (
     f02_extreme_images,
     f03_loss_changes,
     f04_colours_and_features,
-    f07_top_eigenvector,
+    f07_bounce,
     f10_adam,
     f11_split_sgd,
     f12_loss_and_normalisation,
@@ -40,7 +40,7 @@ MODULES = (
     f02_extreme_images,
     f03_loss_changes,
     f04_colours_and_features,
-    f07_top_eigenvector,
+    f07_bounce,
     f10_adam,
     f11_split_sgd,
     f12_loss_and_normalisation,
@@ -232,13 +232,29 @@ def test_f4_refuses_runs_that_were_not_probed() -> None:
 
 @pytest.mark.parametrize("growth", [-1.01, -0.97])
 def test_f7_recovers_the_factor_that_the_displacement_grows_by(growth: float) -> None:
-    caption = f07_top_eigenvector.caption(runs_with(edge=tiny_edge(growth=growth, curvature=38.0)))
+    caption = f07_bounce.caption(runs_with(edge=tiny_edge(growth=growth, curvature=38.0)))
     assert f"factor −{abs(growth):.2f}" in caption
     assert "1 − ηλ = −0.900" in caption
-    # ‖g₊ − g₋‖² = 2·30²(1 + 0.8), of which 0.9 along v
-    slope = 0.9 * np.sqrt(2 * 900 * 1.8)
-    measured, ratio = (float(n) for n in re.search(r"on x is ([\d.]+) .*?a unit, ([\d.]+)", caption).groups())  # type: ignore[union-attr]
-    assert measured / ratio == pytest.approx(slope, rel=0.02)
+    assert "λ = uᵀHu = 38.0 measured" in caption
+
+
+def test_f7_compares_the_gap_with_the_groups_gradients_along_the_bounce() -> None:
+    edge = tiny_edge()
+    # ‖g₊ − g₋‖² = 2·30²(1 + 0.8), of which 0.9 along the bounce, 0.3 along the top eigenvector
+    told = 0.9 * np.sqrt(2 * 900 * 1.8)
+    gap = edge["loss"].values[0, edge["member"].values].mean(1)
+    ratio = abs(gap[0] - gap[1]) / np.sqrt(edge["bounce_square"].values[0]) / told
+    words = r"ends of the path: (.*?) in the stretches from step (\d+) to (\d+) on"
+    assert numbers(words, f07_bounce.caption(runs_with(edge=edge))) == pytest.approx([*[ratio] * 8, 200, 235], rel=0.02)
+    edge["group_bounce_share"].values[edge["edge_measured"].values >= 220] = 0.45
+    halved = numbers(words, f07_bounce.caption(runs_with(edge=edge)))
+    assert halved[:8] == pytest.approx([*[ratio] * 4, *[2 * ratio] * 4], rel=0.02)
+
+
+def test_f7_draws_a_path_that_changes_sides_every_step_whichever_sign_a_measurement_takes() -> None:
+    path = drawn(f07_bounce)[0].axes[0].get_lines()[1].get_ydata()
+    assert len(path) == f07_bounce.PATH_STEPS
+    assert (path[1:] * path[:-1] < 0).all()
 
 
 @pytest.mark.parametrize("module", [f10_adam, f11_split_sgd], ids=lambda m: m.ENTRY.name)

@@ -1,4 +1,8 @@
-"""F7: the path along the top eigenvector against the losses of the two groups, and its growth from step to step."""
+"""F7: the path along the bounce against the losses of the two groups, and its growth from step to step.
+
+The bounce u is the direction in which the iterate alternates. Where several eigenvalues are at 2/η it is no single
+eigenvector, and the top one turns: an eigenvector held fixed soon says nothing of the path.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.entry import FigureEntry
-from paper_figs.network_roles import crossing_windows, evidence, number, seeds_in_words, spread
+from paper_figs.network_roles import crossing_windows, evidence, number, seeds_in_words, significant, spread
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THEORY, THRESHOLD, TOTAL, style
 from validate.claims.base import Evidence, NetworkEvidence
 from validate.claims.bounce import Stretches, alternating_displacement, stretches
 from validate.claims.c06_growth_factor import CLAIMS
-from validate.opposing_groups import alternating_part
+from validate.prediction.trace import kinematic_displacement
 
 Array = npt.NDArray[np.float64]
 
@@ -29,29 +34,32 @@ GROWTH = CLAIMS[0]
 
 @dataclass(frozen=True)
 class _Path:
-    """The steps from the crossing on, all of length m.
+    """The steps from the crossing on, m of them, in k stretches that each begin at a measurement of the bounce.
 
     Attributes:
         steps: (m,) numbers of the steps.
-        x: (m,) alternating part of the displacement along the eigenvector that is the top one at the study's start.
+        x: (m,) alternating part of the displacement along the bounce u last measured, signs continued.
         losses: (2, m) mean losses of the groups.
         total: (m,) mean loss of all examples.
-        sharpness: λ, median over the measurements among these steps.
-        gap_slope: |⟨g₊ − g₋, v⟩|, mean of the same measurements: what theory has as slope of the gap on x.
+        curvature: uᵀHu, median over the measurements.
+        begins: (k,) step of each measurement.
+        told: (k,) |⟨g₊ − g₋, u⟩| there: what theory has as slope of the gap on x.
     """
 
     steps: npt.NDArray[np.int64]
     x: Array
     losses: Array
     total: Array
-    sharpness: float
-    gap_slope: float
+    curvature: float
+    begins: npt.NDArray[np.int64]
+    told: Array
 
     @property
-    def measured_slope(self) -> float:
-        """Regression of the gap between the groups on x, its size."""
-        gap = self.losses[0] - self.losses[1]
-        return float(abs(np.polyfit(self.x, gap, 1)[0]))
+    def slope_ratios(self) -> Array:
+        """(k,) size of the regression of the gap between the groups on x in each stretch, over theory's."""
+        inner = np.searchsorted(self.steps, self.begins)[1:]
+        stretches = zip(np.split(self.x, inner), np.split(self.losses[0] - self.losses[1], inner), strict=True)
+        return np.abs([np.polyfit(x, gap, 1)[0] for x, gap in stretches]) / self.told
 
 
 def draw(runs: Runs) -> Figure:
@@ -80,16 +88,17 @@ def caption(runs: Runs) -> str:
     curvature = [float(np.median(_stretches(seed).curvature)) for seed in seeds]
     growth = [float(np.median(_stretches(seed).growth)) for seed in seeds]
     predicted = [1 - seed.run.attrs["lr"] * value for seed, value in zip(seeds, curvature, strict=True)]
-    ratios = [path.measured_slope / path.gap_slope for path in paths]
-    slopes = [path.measured_slope for path in paths]
+    ratios = [float(np.median(path.slope_ratios)) for path in paths]
     return (
         f"Full-batch gradient descent, η = {number(run.attrs['lr'])}, {run.sizes['example']:,} images, from the "
-        f"crossing of 2/η at step {first.steps[0]} on. x: the part of the displacement along the top eigenvector v "
-        f"that changes sign every step. Left: x and the mean losses of the two groups. Middle: over "
-        f"{len(first.steps)} steps the groups trade places along v while the loss of all examples hardly moves; dark: "
-        f"½λx² with λ = {first.sharpness:.1f} measured. The slope of the gap on x is {spread(slopes)} nats a unit, "
-        f"{spread(ratios)} times |⟨g₊ − g₋, v⟩| from the groups' gradients at the iterates, the ends of the path (1 if "
-        f"the gap is linear in x, as in theory; above 1 where losses flatten towards the ends). Right: each "
+        f"crossing of 2/η at step {first.steps[0]} on. x: the part of the displacement along the bounce u that changes "
+        f"sign every step; u is the direction of that part at the last measurement. Left: x and the mean losses of the "
+        f"two groups. Middle: over {len(first.steps)} steps the groups trade places along u while the loss of all "
+        f"examples hardly moves; dark: ½λx² with λ = uᵀHu = {significant(first.curvature)} measured. The slope of the "
+        f"gap on x is, over theory's |⟨g₊ − g₋, u⟩| from the groups' gradients at the iterates, the ends of the path: "
+        f"{_in_words(first.slope_ratios)} in the stretches from step {first.begins[0]} to {first.begins[-1]} on (first "
+        f"seed; theory's slopes: {_in_words(first.told)} nats a unit, small where the bounce turns away from these "
+        f"groups); median {spread(ratios)}. Right: each "
         f"displacement along the bounce on the one before, from the crossing to the edge's end: factor "
         f"{spread(growth)}, against 1 − ηλ = {spread(predicted)} (dark) with λ the curvature along it. Measured less "
         f"predicted: {spread(GROWTH.measure(found))} (with the bulk's eigenvalues as λ: "
@@ -110,31 +119,47 @@ def _stretches(seed: NetworkEvidence) -> Stretches:
 def _path(seed: NetworkEvidence) -> _Path:
     edge = seed.runs["edge"]
     begin = crossing_windows(seed.run, "F7").crossing
-    inside = (edge["edge_step"].values >= begin) & (edge["edge_step"].values < begin + SHOWN_STEPS)
-    # The alternating part at a step needs its two neighbours.
-    kept = np.flatnonzero(inside)
-    kept = kept[(kept > 0) & (kept < edge.sizes["edge_step"] - 1)]
-    along = edge["projection"].sel(direction="top").values.astype(np.float64)
-    losses = edge["loss"].values.astype(np.float64)
     at = edge.sel(edge_measured=slice(begin, begin + SHOWN_STEPS - 1))
+    begins, steps = at["edge_measured"].values, edge["edge_step"].values
+    kept = (steps >= begins[0]) & (steps < begin + SHOWN_STEPS)
+    losses = edge["loss"].values[kept].astype(np.float64)
     norms = at["group_gradient_norm"].values
     # ‖g₊ − g₋‖² = ‖g₊‖² + ‖g₋‖² − 2‖g₊‖‖g₋‖ cos
     apart = np.sqrt((norms**2).sum(1) - 2 * norms.prod(1) * at["group_cosine"].values)
     return _Path(
-        steps=edge["edge_step"].values[kept],
-        x=alternating_part(along)[kept - 1],
-        losses=np.stack([losses[np.ix_(kept, side)].mean(1) for side in edge["member"].values]),
-        total=losses[kept].mean(1),
-        sharpness=float(np.median(at["sharpness"].values)),
-        gap_slope=float((apart * at["top_share"].values).mean()),
+        steps=steps[kept],
+        x=_along_bounce(edge)[kept],
+        losses=np.stack([losses[:, side].mean(1) for side in edge["member"].values]),
+        total=losses.mean(1),
+        curvature=float(np.median(at["bounce_curvature"].values)),
+        begins=begins,
+        told=apart * at["group_bounce_share"].values,
     )
+
+
+def _along_bounce(edge: xr.Dataset) -> Array:
+    """(edge_step,) x along the bounce last measured, with its sign continued from measurement to measurement.
+
+    A measurement takes x as positive, and x changes sign every step: x_t has the sign of (−1)^(t − t₀) on the direction
+    measured at t₀.
+    """
+    steps, measured = edge["edge_step"].values, edge["edge_measured"].values
+    turns = np.searchsorted(steps, measured)
+    x = kinematic_displacement(edge["gradient_along_bounce"].values, edge.attrs["lr"], turns)
+    x[turns] = np.sqrt(edge["bounce_square"].values)
+    last = measured[np.searchsorted(measured, steps, side="right") - 1]
+    return np.asarray(x * (-1.0) ** last)
+
+
+def _in_words(values: Array) -> str:
+    return ", ".join(map(significant, values))
 
 
 def _over_steps(upper: Axes, lower: Axes, path: _Path) -> None:
     shown = slice(0, PATH_STEPS)
     upper.axhline(0, color="#bbbbbb", linewidth=0.6)
     upper.plot(path.steps[shown], path.x[shown], "o-", color=PATH_COLOUR, markersize=2.5, linewidth=1)
-    upper.set(ylabel="x along v", title="path along v")
+    upper.set(ylabel="x along u", title="path along the bounce u")
     upper.tick_params(labelbottom=False)
     for losses, colour in zip(path.losses, (POSITIVE, NEGATIVE), strict=True):
         lower.plot(path.steps[shown], losses[shown], "o-", color=colour, markersize=2.5, linewidth=1)
@@ -149,9 +174,9 @@ def _across_valley(axes: Axes, path: _Path) -> None:
         axes.plot(path.x, losses, "o", color=colour, markersize=3, alpha=0.7, label=label)
     axes.plot(path.x, path.total, "o", color=TOTAL, markersize=3, alpha=0.7, label="all examples")
     x = np.linspace(path.x.min(), path.x.max(), 100)
-    floor = path.total.mean() - path.sharpness * (path.x**2).mean() / 2
-    axes.plot(x, floor + path.sharpness * x**2 / 2, color=THEORY, label="theory: ½λx²")
-    axes.set(xlabel="x along the top eigenvector v", ylabel="loss (nats)", title="groups trade places along v")
+    floor = path.total.mean() - path.curvature * (path.x**2).mean() / 2
+    axes.plot(x, floor + path.curvature * x**2 / 2, color=THEORY, label="theory: ½λx²")
+    axes.set(xlabel="x along the bounce u", ylabel="loss (nats)", title="groups trade places along u")
     axes.set_ylim(bottom=0)
 
 
@@ -188,6 +213,4 @@ def _growth(axes: Axes, seed: NetworkEvidence) -> None:
     axes.set_title(f"measured: $x_{{t+1}}$ ≈ {np.median(found.growth):.2f} $x_t$".replace("-", "−"))
 
 
-ENTRY = FigureEntry(
-    "F7", "path along the top eigenvector against the groups' losses", "C5, C6, T7", NEEDS, draw, caption
-)
+ENTRY = FigureEntry("F7", "path along the bounce against the groups' losses", "C5, C6, T7", NEEDS, draw, caption)
