@@ -15,25 +15,29 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 
 from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
-from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THEORY, style
+from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, THEORY, TOTAL, style
 from theory.spikes import LARGEST_HEIGHT
 from validate.prediction.oscillation import predict_oscillation
-from validate.prediction.quantities import QUANTITIES, Quantity
+from validate.prediction.quantities import QUANTITIES, VALLEY_QUANTITIES, Quantity
 from validate.prediction.scores import PredictedRun, score
+from validate.prediction.spikes import valley_points
 from validate.prediction.trace import read_trace
+from validate.prediction.valley import told_spike
 from validate.windows import find_windows
 
 NEEDS = ("predictions.mlp_gelu",)
-OPTIONAL = ("networks.base", "networks.edge")
+OPTIONAL = ("networks.base", "networks.edge", "valleys.mlp_gelu")
 PANELS = (
     ("wait", "wait until the onset", "steps"),
     ("growth", "growth factor of a step", "x′/x"),
     ("variance past the spike", "variance past the first spike", "x²"),
     ("spike from onset", "first spike", "peak x²"),
-    ("loss rise, x² measured", "loss in that spike", "rise (nats)"),
+    ("loss rise from onset", "loss in that spike", "rise (nats)"),
     ("period", "time between spikes", "steps"),
 )
 """Quantity, title, and what both axes measure."""
+BY_LINE = {"spike from onset": "spike of the line", "loss rise from onset": "loss rise of the line"}
+"""The same by map (4), which takes their place where runs have it; they stand behind it then."""
 LOOKS = {"GELU": (NEGATIVE, "o"), "ReLU": (POSITIVE, "D")}
 
 Array = npt.NDArray[np.float64]
@@ -46,10 +50,12 @@ def draw(runs: Runs) -> Figure:
         figure = Figure(figsize=(DOUBLE_COLUMN, 4.6))
         panels = figure.subplots(2, 3).ravel()
         for axes, (name, title, unit) in zip(panels, PANELS, strict=True):
-            _panel(axes, _quantity(name), found, unit)
+            drawn = _drawn(name, found["GELU"])
+            behind = _points(_quantity(name), found["GELU"]) if drawn != name else None
+            _panel(axes, _quantity(drawn), found, unit, behind)
             axes.set_title(title)
         named = {word: line for axes in panels for line, word in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3)
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -74,11 +80,30 @@ def caption(runs: Runs) -> str:
         f"descent on {images:,} images, {len(sizes)} step sizes from {sizes[0]:g} to {sizes[-1]:g}, {seeds} "
         f"{'seed' if seeds == 1 else 'seeds'} each. R² over the best constant (of logarithms in the panels on "
         f"logarithmic axes), median relative error, and R² of predictions permuted among step sizes: "
-        f"{'; '.join(_in_words(name, title, gelu) for name, title, _ in PANELS)}. Wait: from the crossing of 2/η until "
-        f"|x| is half of √(2a/b). Spike: from the last measurement before the onset; its formula claims no more than "
-        f"η²bx²/2 ≤ {LARGEST_HEIGHT:g}. Loss: x²/η of the measured peak. Period: 2π/atan √(2η²a), a at the "
+        f"{'; '.join(_in_words(_drawn(name, gelu), title, gelu) for name, title, _ in PANELS)}. Wait: from the "
+        f"crossing of 2/η until |x| is half of √(2a/b). {_spike_in_words(gelu)} Period: 2π/atan √(2η²a), a at the "
         f"crossing.{relu}"
     )
+
+
+def _spike_in_words(gelu: Sequence[PredictedRun]) -> str:
+    formula = (
+        f"from the last measurement before the onset; its formula claims no more than η²bx²/2 ≤ {LARGEST_HEIGHT:g}"
+    )
+    if _drawn("spike from onset", gelu) == "spike from onset":
+        return f"Spike: {formula}. Loss: x²/η of that spike."
+    before = "; ".join(_in_words(name, title, gelu) for name, title, _ in PANELS if name in BY_LINE)
+    return (
+        f"Spike and its loss: by map (4), descent with the gradient exact along the bounce's line and of first order "
+        f"across it, from the last measurement before the onset on, with nothing fitted; pale: by the reduced map "
+        f"({before}), {formula}."
+    )
+
+
+def _drawn(name: str, gelu: Sequence[PredictedRun]) -> str:
+    """What a panel shows: the quantity, or what takes its place."""
+    of_line = BY_LINE.get(name)
+    return of_line if of_line is not None and any(run.points.get(of_line) for run in gelu) else name
 
 
 def _in_words(name: str, title: str, runs: Sequence[PredictedRun]) -> str:
@@ -91,37 +116,54 @@ def _in_words(name: str, title: str, runs: Sequence[PredictedRun]) -> str:
 
 
 def _quantity(name: str) -> Quantity:
-    return next(quantity for quantity in QUANTITIES if quantity.name == name)
+    return next(quantity for quantity in (*QUANTITIES, *VALLEY_QUANTITIES) if quantity.name == name)
 
 
 def _networks(runs: Runs) -> dict[str, list[PredictedRun]]:
     runs.require("F17", NEEDS)
-    found = {"GELU": _predicted(runs.predictions["mlp_gelu"])}
+    found = {"GELU": _predicted(runs.predictions["mlp_gelu"], runs.valleys.get("mlp_gelu", ()))}
     pairs = zip(runs.networks.get("base", ()), runs.networks.get("edge", ()), strict=False)
     if relu := _predicted([run for pair in pairs for run in pair]):
         found["ReLU"] = relu
     return found
 
 
-def _predicted(data: Sequence[xr.Dataset]) -> list[PredictedRun]:
+def _predicted(data: Sequence[xr.Dataset], valleys: Sequence[xr.Dataset] = ()) -> list[PredictedRun]:
     """The predictions of base runs that are followed by a study of their edge; seeds counted by step size."""
     found: list[PredictedRun] = []
+    orbits = {(valley.attrs["lr"], valley.attrs["seed"]): valley for valley in valleys}
     for base, edge in itertools.pairwise(data):
         if "edge_step" not in edge.dims or "edge_step" in base.dims or (windows := find_windows(base)) is None:
             continue
         lr = float(edge.attrs["lr"])
-        points = predict_oscillation(read_trace(base, edge, windows))
+        trace = read_trace(base, edge, windows)
+        points = predict_oscillation(trace)
+        if (valley := orbits.get((lr, base.attrs.get("seed")))) is not None:
+            points |= valley_points(trace, int(valley.attrs["step"] - trace.steps[0]), told_spike(valley))
         found.append(PredictedRun("", lr, sum(run.lr == lr for run in found), "", points))
     return found
 
 
-def _panel(axes: Axes, quantity: Quantity, found: dict[str, list[PredictedRun]], unit: str) -> None:
+def _points(quantity: Quantity, runs: Sequence[PredictedRun]) -> Array:
+    """(points, 2) predicted and measured, where both are there."""
+    pairs = [(p.predicted, p.measured) for run in runs for p in run.points.get(quantity.name, ())]
+    points = np.array(pairs).reshape(-1, 2)
+    points = points[np.isfinite(points).all(1)]
+    kept = (points > 0).all(1) if quantity.logarithmic else slice(None)
+    return np.asarray(points[kept], dtype=np.float64)
+
+
+def _panel(
+    axes: Axes, quantity: Quantity, found: dict[str, list[PredictedRun]], unit: str, behind: Array | None = None
+) -> None:
     ends: list[float] = []
+    if behind is not None:
+        axes.plot(
+            *behind.T, "o", color=TOTAL, markersize=3.0, alpha=0.3, markeredgewidth=0, label="GELU, by the reduced map"
+        )
+        ends += [*behind.ravel()]
     for network, runs in found.items():
-        points = np.array([(p.predicted, p.measured) for run in runs for p in run.points[quantity.name]]).reshape(-1, 2)
-        points = points[np.isfinite(points).all(1)]
-        if quantity.logarithmic:
-            points = points[(points > 0).all(1)]
+        points = _points(quantity, runs)
         many = len(points) > 4 * len(runs)
         colour, marker = LOOKS[network]
         size, alpha = (2.0, 0.5) if many else (4.0, 0.8)

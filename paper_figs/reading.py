@@ -72,17 +72,19 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
                 f"--{need.replace('_', '-')} is {name}, which is another kind of run: it has no {KINDS[need]}"
             )
     loaded: dict[str, Any] = {need: tuple(_load(run) for run in found) for need, found in behind.items()}
-    networks = {need.partition(".")[2]: data for need, data in loaded.items() if need.startswith("networks.")}
-    sweeps = {need.partition(".")[2]: data[0] for need, data in loaded.items() if need.startswith("sweeps.")}
-    predictions = {need.partition(".")[2]: data for need, data in loaded.items() if need.startswith("predictions.")}
+
+    def of_kind(kind: str) -> dict[str, Any]:
+        return {name: data for need, data in loaded.items() for of, _, name in [need.partition(".")] if of == kind}
+
     runs = Runs(
         network=loaded["network"][0] if "network" in loaded else None,
         two_layer=loaded["two_layer"][0] if "two_layer" in loaded else None,
         two_layer_config=behind["two_layer"][0].config if "two_layer" in behind else None,
         images=sources.images() if "images" in needed else None,
-        networks=networks,
-        sweeps=sweeps,
-        predictions=predictions,
+        networks=of_kind("networks"),
+        sweeps={name: data for name, (data,) in of_kind("sweeps").items()},
+        predictions=of_kind("predictions"),
+        valleys=of_kind("valleys"),
     )
     return Read(runs, behind)
 

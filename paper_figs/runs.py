@@ -23,6 +23,7 @@ class Runs:
         networks: runs of networks by role (``base``, ``gentle``, ``adam``, …), one data set a seed.
         sweeps: sweeps by name (``phase``, ``tail``, …).
         predictions: by network of `validate.prediction`, base runs over step sizes and seeds, each before its study.
+        valleys: by the same network, orbits in the valleys of some of those runs (`validate.prediction.valley`).
     """
 
     network: xr.Dataset | None = None
@@ -32,18 +33,20 @@ class Runs:
     networks: Mapping[str, tuple[xr.Dataset, ...]] = field(default_factory=dict)
     sweeps: Mapping[str, xr.Dataset] = field(default_factory=dict)
     predictions: Mapping[str, tuple[xr.Dataset, ...]] = field(default_factory=dict)
+    valleys: Mapping[str, tuple[xr.Dataset, ...]] = field(default_factory=dict)
 
     def get(self, need: str) -> Any:
         """What a need stands for, None where it is not there.
 
         Args:
-            need: ``network``, ``two_layer`` or ``images``; ``networks.ROLE``; ``sweeps.NAME``; ``predictions.NETWORK``.
+            need: ``network``, ``two_layer`` or ``images``; ``networks.ROLE``; ``sweeps.NAME``; ``predictions.NETWORK``;
+                ``valleys.NETWORK``.
 
         >>> Runs(sweeps={"phase": xr.Dataset()}).get("sweeps.tail") is None
         True
         """
         kind, _, name = need.partition(".")
-        if kind in ("networks", "sweeps", "predictions"):
+        if kind in ("networks", "sweeps", "predictions", "valleys"):
             found: Any = getattr(self, kind).get(name)
             return None if isinstance(found, tuple) and not found else found
         if need == "two_layer" and self.two_layer_config is None:
@@ -51,7 +54,8 @@ class Runs:
         if need in ("network", "two_layer", "images"):
             return getattr(self, need)
         raise KeyError(
-            f"{need}: a need is network, two_layer, images, networks.ROLE, sweeps.NAME or predictions.NETWORK"
+            f"{need}: a need is network, two_layer, images, networks.ROLE, sweeps.NAME, predictions.NETWORK or "
+            "valleys.NETWORK"
         )
 
     def require(self, figure: str, needs: Sequence[str]) -> None:

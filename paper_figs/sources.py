@@ -113,6 +113,8 @@ class Sources:
             return tuple(self._stored(run, self._setting(name)) for run in self._plan if run.role == name) or None
         if kind == "predictions":
             return self._predictions(name)
+        if kind == "valleys":
+            return self._valleys(name)
         if need == "network":
             return (self._main_job_network(),)
         if need == "two_layer":
@@ -166,6 +168,12 @@ class Sources:
             for of_size in settings.values()
             for run in make_plan(of_size, PREDICTION_ROLES, self.runs)
         )
+
+    def _valleys(self, name: str) -> tuple[StoredRun, ...] | None:
+        """The orbits that are there, in the valleys of those runs; ``validate predict --valley`` makes them."""
+        bases = tuple(f"valley-{run.name}-step" for run in self._predictions(name) or ())
+        found = sorted(run for run in self.there if run.startswith(bases))
+        return tuple(StoredRun(run, lambda runs, device: None, 0) for run in found) or None
 
     def _setting(self, role: str) -> Setting:
         return self._setting_of_kind(_kind(role))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from paper_figs import f17_predictions
 from paper_figs.runs import Runs
 from paper_figs.sources import Sources
 from theory.spikes import LARGEST_HEIGHT
+from validate.prediction.map_at import last_before_onset
 from validate.prediction.networks import FRESH_SEEDS, PREDICTION_NETWORKS
+from validate.prediction.trace import read_trace
 from validate.windows import find_windows
 
 
@@ -26,8 +30,27 @@ def orbits(*lrs: float, a_told: float = 1.0) -> tuple[xr.Dataset, ...]:
     for lr in lrs:
         for seed in range(2):
             orbit = rising(0.4 * lr**2 * (1 + 0.2 * seed), lr, 1e-4, after=160)
-            data += recorded(dataclasses.replace(orbit, a=a_told * orbit.a), 1.0)
+            base, edge = recorded(dataclasses.replace(orbit, a=a_told * orbit.a), 1.0)
+            data += base.assign_attrs(seed=seed), edge
     return tuple(data)
+
+
+def valleys(data: Sequence[xr.Dataset], told: float) -> tuple[xr.Dataset, ...]:
+    """Orbits that tell `told` times the x of each pair of a base run and its study."""
+    found = []
+    for base, edge in zip(data[::2], data[1::2], strict=True):
+        windows = find_windows(base)
+        assert windows is not None
+        trace = read_trace(base, edge, windows)
+        index = last_before_onset(trace)
+        assert index is not None
+        at = int(trace.measured[index])
+        sizes = np.sqrt(trace.square[at + 1 :])
+        x = told * sizes * (-1.0) ** np.arange(len(sizes))
+        orbits = {"valley_x": ("valley_step", x / 2), "line_x": ("line_step", x), "line_loss": ("line_step", 1 + x**2)}
+        attrs = {"lr": base.attrs["lr"], "seed": base.attrs["seed"], "step": int(trace.steps[at + 1])}
+        found.append(xr.Dataset(orbits, attrs=attrs))
+    return tuple(found)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +78,38 @@ def test_the_caption_tells_a_right_prediction_from_a_wrong_one(runs: Runs) -> No
     assert of_wrong > 100
     assert "Diamonds" in right
     assert "Diamonds" not in wrong
+
+
+def test_the_line_s_spikes_take_the_place_of_the_reduced_map_s(runs: Runs) -> None:
+    data = runs.predictions["mlp_gelu"]
+    right = dataclasses.replace(runs, valleys={"mlp_gelu": valleys(data, 1.0)})
+    check_figure(f17_predictions.draw(right))
+    assert "by the reduced map" in " ".join(_legend(right))
+    assert "by the reduced map" not in " ".join(_legend(runs))
+    assert "map (4)" in f17_predictions.caption(right)
+    assert "map (4)" not in f17_predictions.caption(runs)
+    assert _error("; first spike", f17_predictions.caption(right)) <= 10
+    wrong = dataclasses.replace(runs, valleys={"mlp_gelu": valleys(data, 1.5)})
+    assert _error("; first spike", f17_predictions.caption(wrong)) > 100
+    # An orbit of another run is not taken for this one's.
+    strange = tuple(valley.assign_attrs(seed=9) for valley in valleys(data, 1.0))
+    assert "map (4)" not in f17_predictions.caption(dataclasses.replace(runs, valleys={"mlp_gelu": strange}))
+
+
+def test_orbits_are_taken_from_the_store_where_they_are(tmp_path: Path) -> None:
+    sources = Sources(tmp_path)
+    assert sources.of("valleys.mlp_gelu") is None
+    base = sources.of("predictions.mlp_gelu")[0].name  # type: ignore[index]
+    for name in (f"valley-{base}-step77", "valley-mlp-lr7-seed1-step7"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    found = Sources(tmp_path).of("valleys.mlp_gelu")
+    assert [run.name for run in found or ()] == [f"valley-{base}-step77"]
+
+
+def _legend(runs: Runs) -> list[str]:
+    (legend,) = f17_predictions.draw(runs).legends
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_the_caption_counts_the_images_of_its_runs_and_names_the_spike_s_domain(runs: Runs) -> None:
