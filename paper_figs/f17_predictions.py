@@ -110,9 +110,12 @@ def _in_words(name: str, title: str, runs: Sequence[PredictedRun]) -> str:
     found = score(_quantity(name), runs)
     if found.runs < 2:
         return f"{title}: in fewer than two runs"
-    permuted = f"{found.permuted_r2:.2f}".replace("-", "−") if np.isfinite(found.permuted_r2) else "undefined"
-    r2 = f"{found.r2:.2f}".replace("-", "−") if np.isfinite(found.r2) else "undefined"
-    return f"{title}: {r2}, {found.error:.0%}, {permuted}"
+    return f"{title}: {_r2_in_words(found.r2)}, {found.error:.0%}, {_r2_in_words(found.permuted_r2)}"
+
+
+def _r2_in_words(r2: float) -> str:
+    """Two decimals, three where they would round to 1."""
+    return f"{r2:.{3 if r2 > 0.99 else 2}f}".replace("-", "−") if np.isfinite(r2) else "undefined"
 
 
 def _quantity(name: str) -> Quantity:
