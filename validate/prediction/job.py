@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import xarray as xr
 
 from sim import choose_device
 from sim.device import describe_device
-from sim.distributed import is_first
+from sim.distributed import alone, is_first
+from sim.progress import progress_bar
 from sim.runs import list_runs, obtain_run, read_run, require_writable
 from theory.command_line import InputError, require_seeds
-from validate.cifar10 import load_embedded
+from validate.cifar10 import Images, load_embedded
 from validate.edge_study import edge_name
 from validate.evidence import Store, open_store
 from validate.network_run import NetworkConfig, stored_network
@@ -82,22 +84,20 @@ def predict_job(config: PredictConfig) -> int:
     if not is_first():  # under torchrun, the first rank reports
         return 0
 
-    def tell(run: NetworkConfig, base: xr.Dataset, step: int) -> ToldSpike:
-        of = ValleyConfig(run, step)
-        orbits = obtain_run(
-            config.runs, of.name, of, lambda: follow_valley(of, base, images, device), device=device, force=config.force
-        )
-        return told_spike(orbits.data)
+    with alone():  # the other ranks are done
+        valley = _spike_teller(config, images, device) if config.valley else None
+        parts = [score_network(name, runs, config.runs, valley) for name, runs in found.items()]
+    return _report(config.report, parts)
 
-    valley = tell if config.valley else None
-    parts = [score_network(name, runs, config.runs, valley) for name, runs in found.items()]
+
+def _report(report: Path, parts: Sequence[NetworkPredictions]) -> int:
     for part in parts:
         print(f"\n{part.network}: {len(part.runs)} runs, {len(part.without)} without windows at 2/η")
         print(run_table(part.runs))
         print(score_table(part.scores))
         print(layer_table(part.layers))
-    write_json(config.report / "predictions.json", parts)
-    print(f"{config.report / 'predictions.json'} written")
+    write_json(report / "predictions.json", parts)
+    print(f"{report / 'predictions.json'} written")
     failed = [f"{part.network} {s.quantity.name}" for part in parts for s in part.scores if s.reason]
     print(f"not predicted: {', '.join(failed)}" if failed else "every quantity is predicted")
     return 1 if failed else 0
@@ -105,6 +105,19 @@ def predict_job(config: PredictConfig) -> int:
 
 SpikeTeller = Callable[[NetworkConfig, xr.Dataset, int], ToldSpike]
 """The first spike, by a base run's configuration, its data and the step at which its valley is measured."""
+
+
+def _spike_teller(config: PredictConfig, images: Images, device: torch.device) -> SpikeTeller:
+    """Follows the valley of a run, or reads its orbits from the store."""
+
+    def tell(run: NetworkConfig, base: xr.Dataset, step: int) -> ToldSpike:
+        of = ValleyConfig(run, step)
+        orbits = obtain_run(
+            config.runs, of.name, of, lambda: follow_valley(of, base, images, device), device=device, force=config.force
+        )
+        return told_spike(orbits.data)
+
+    return tell
 
 
 def score_network(
@@ -122,7 +135,7 @@ def score_network(
     predicted: list[PredictedRun] = []
     layers: list[tuple[int, LayerSeries]] = []
     without: list[str] = []
-    for name in names:
+    for name in progress_bar(names, f"valleys of {network}", show=valley is not None):
         base = read_run(runs, name)
         windows = find_windows(base.data)
         if windows is None or edge_name(name) not in there:
