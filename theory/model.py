@@ -215,5 +215,6 @@ def _evaluate(name: str, model: Model, state: State) -> Array:
     """One of sympy's coordinate terms on every coordinate: (..., d1 + J)."""
     w = state.first_layer
     term = getattr(coordinate_terms(), name)
-    value = term(state.c[..., None], w, model.curvatures, model.target)
-    return np.asarray(np.broadcast_to(value, w.shape))
+    value = np.asarray(term(state.c[..., None], w, model.curvatures, model.target))
+    # Terms that some coordinates lack are narrower; the flow comes here too often to broadcast those that are not.
+    return value if value.shape == w.shape else np.asarray(np.broadcast_to(value, w.shape))
