@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import theory
@@ -260,6 +260,7 @@ def test_json_is_plain_and_complete() -> None:
     assert len(plain["curves"]["sharpness"]) == 51
 
 
+@settings(max_examples=25)
 @given(st.floats(0.5, 5), st.floats(0, 1), st.integers(0, 100))
 def test_degenerate_models_are_predicted_or_refused(beta: float, opposing: float, seed: int) -> None:
     start = random_start(4, 1.0, seed)
