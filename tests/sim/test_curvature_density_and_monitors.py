@@ -57,7 +57,7 @@ def test_the_standard_error_is_that_of_repetitions() -> None:
     operator = MatrixOperator(_matrix(np.linspace(-1, 3, 60)))
     grid = np.linspace(-1, 3, 9)
     runs = [
-        spectral_density(operator, generator=_generator(s), probes=8, steps=30, width=0.4, grid=grid) for s in range(60)
+        spectral_density(operator, generator=_generator(s), probes=8, steps=30, width=0.4, grid=grid) for s in range(30)
     ]
     scatter = np.std([run.density for run in runs], axis=0, ddof=1)
     claimed = np.sqrt(np.mean([run.standard_error**2 for run in runs], axis=0))

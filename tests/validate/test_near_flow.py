@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,10 +40,11 @@ def crossing(config: NetworkConfig) -> float:
 @pytest.mark.parametrize(
     ("activation", "aim", "seed"),
     [
-        *(("gelu", 40, 0), ("gelu", 80, 1), ("tanh", 40, 1), ("tanh", 80, 0)),
+        *(("gelu", 40, 0), ("tanh", 80, 0)),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("gelu", 40, 1), ("gelu", 80, 0), ("tanh", 40, 0), ("tanh", 80, 1))
+            for case in itertools.product(("gelu", "tanh"), (40, 80), (0, 1))
+            if case not in (("gelu", 40, 0), ("tanh", 80, 0))
         ),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from cases import planted
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
@@ -158,6 +158,7 @@ def test_the_score_does_not_depend_on_units_sign_drift_or_order(
     assert (second.energy, second.pairs) == pytest.approx((first.energy, first.pairs), rel=1e-4)
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 10**6))
 def test_control_gaussian_losses_with_the_same_moments_over_steps_score_nothing(seed: int) -> None:
     losses = planted(seed, n=1000, steps=150, size=20)
