@@ -20,9 +20,16 @@ from validate.claims.base import mean_interval
 from validate.prediction.layers import LayerSeries, clopper_pearson, flow_layers, score_layers
 from validate.prediction.map_at import last_before_onset, map_at, map_before_onset
 from validate.prediction.oscillation import predict_oscillation
-from validate.prediction.quantities import QUANTITIES, Point, Quantity
+from validate.prediction.quantities import QUANTITIES, VALLEY_QUANTITIES, Point, Quantity
 from validate.prediction.scores import PredictedRun, r_squared, relative_error, score
-from validate.prediction.spikes import Spike, first_spike, later_period_point, rise_point, spike_steps
+from validate.prediction.spikes import (
+    Spike,
+    first_spike,
+    later_period_point,
+    rise_point,
+    spike_steps,
+    valley_points,
+)
 from validate.prediction.stretches import (
     SETTLING,
     _standing,
@@ -32,6 +39,7 @@ from validate.prediction.stretches import (
     variance_points,
 )
 from validate.prediction.trace import kinematic_displacement, less_drift, read_trace, smooth_free_displacement
+from validate.prediction.valley import ToldSpike
 from validate.prediction.waits import growth_law_wait_point
 from validate.windows import Windows
 
@@ -516,3 +524,21 @@ def test_the_interval_of_a_share_covers_it() -> None:
 def test_every_quantity_has_points_and_a_name_of_its_own() -> None:
     assert len(BY_NAME) == len(QUANTITIES)
     assert set(BY_NAME) <= set(predict_oscillation(rising(0.002, 0.05)))
+
+
+def test_what_the_valley_tells_is_compared_from_its_iterate_on() -> None:
+    """Told the losses that were seen, above a floor that sinks, it tells the rise that was seen."""
+    trace = rising(0.002, 0.05, after=60)
+    trace = dataclasses.replace(trace, loss=trace.loss - 0.01 * np.arange(len(trace.loss)))
+    spike = first_spike(trace)
+    assert spike is not None
+    at = spike.peak - 7
+    told = ToldSpike(0.1, 0.2, 6.0, trace.loss[at : spike.peak + 2])
+    points = {name: point for name, (point,) in valley_points(trace, at, told).items()}
+    assert set(points) == {quantity.name for quantity in VALLEY_QUANTITIES}
+    assert points["steps to the spike"] == Point(6.0, 7)
+    rise = points["loss rise of the line"]
+    assert rise.predicted == pytest.approx(rise.measured, rel=1e-12)
+    assert rise.measured == rise_point(trace, 1.0, spike).measured
+    assert points["spike of the valley"] == Point(0.1, spike.square)
+    assert points["spike of the line"] == Point(0.2, spike.square)
