@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from sim.curvature import (
     top_eigenpairs,
 )
 from sim.curvature.chunked import DEFAULT_MEMORY
-from sim.curvature.mean_loss import flatten, leaves_at, unflatten
+from sim.curvature.mean_loss import flatten, gradients, leaves_at, unflatten
 from sim.curvature.third_derivatives import Method
 from validate.opposing_groups import OpposingPair
 
@@ -194,32 +194,40 @@ class EdgeProbe:
 
     def _measure_groups(self, parameters: Sequence[Tensor], slope: Tensor, curvature: Tensor) -> None:
         n, m = len(self.objective), len(self.pair.positive)
-        sides = self._side_gradients(parameters, self.pair)
+        of_pairs = self._group_gradients(parameters, [self.pair, *itertools.chain(*self.random)])
+        sides = next(of_pairs)
         # n∇L = m g₊ + m g₋ + (n − 2m) g_bulk
         bulk = (n * slope - m * (sides[0] + sides[1])) / max(n - 2 * m, 1)
         self.record.append("bulk_gradient_norm", float(bulk.norm()))
         own = self._group_numbers(sides, self.pair, curvature)
         for name, value in own.items():
             self.record.append(name if name == "top_share" else f"group_{name}", value)
-        drawn = [
-            [self._group_numbers(self._side_gradients(parameters, pair), pair, curvature) for pair in pairs]
-            for pairs in self.random
-        ]
+        drawn = [[self._group_numbers(next(of_pairs), pair, curvature) for pair in pairs] for pairs in self.random]
         for name in own:
             self.record.append(f"random_{name}", np.array([[numbers[name] for numbers in row] for row in drawn]))
 
-    def _side_gradients(self, parameters: Sequence[Tensor], pair: OpposingPair) -> Tensor:
-        """(2, size) gradients of the two groups' mean losses."""
-        return torch.stack([self._group_gradient(parameters, side) for side in (pair.positive, pair.negative)])
+    def _group_gradients(self, parameters: Sequence[Tensor], pairs: Sequence[OpposingPair]) -> Iterator[Tensor]:
+        """(2, size) gradients of the two groups' mean losses, pair by pair."""
+        leaves = leaves_at(parameters)
+        gradient = self._gradient_of_group(leaves)
+        for pair in pairs:
+            sides = (torch.from_numpy(np.ascontiguousarray(side)) for side in (pair.positive, pair.negative))
+            yield torch.stack([gradient(side.to(leaves[0].device)) for side in sides])
 
-    def _group_gradient(self, parameters: Sequence[Tensor], group: npt.NDArray[np.int64]) -> Tensor:
-        of, index = self.objective, torch.from_numpy(np.ascontiguousarray(group)).to(parameters[0].device)
+    def _gradient_of_group(self, leaves: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+        """What gives the gradient of a group's mean loss from its examples' indices."""
+        of, chunk = self.objective, self.what.chunk
         if replace(of, ghost_batches=False).divisible:
-            return of.group(index).gradient(list(parameters), self.what.chunk)
-        # Batch norm's statistics are the whole batch's: all examples pass, with the group's weights.
-        weights = torch.zeros(len(of), device=index.device, dtype=parameters[0].dtype)
-        weights.index_add_(0, index, weights.new_full((len(index),), 1 / len(index)))
-        return replace(of, weights=weights).gradient(list(parameters), self.what.chunk)
+            return lambda group: of.group(group).gradient(leaves, chunk)
+        # Batch norm's statistics are the whole batch's, so all examples pass: in the chunks of declared ghost batches
+        # with the group's weights, else in one go for all groups.
+        if of.ghost_batches:
+            weights = torch.zeros(len(of), device=leaves[0].device, dtype=leaves[0].dtype)
+            return lambda group: replace(of, weights=weights.index_fill(0, group, 1 / len(group))).gradient(
+                leaves, chunk
+            )
+        losses = of.loss(of.outputs(leaves, slice(0, len(of))), of.targets)
+        return lambda group: flatten(gradients(losses[group].mean(), leaves, retain_graph=True))
 
     def _group_numbers(self, sides: Tensor, pair: OpposingPair, curvature: Tensor) -> dict[str, np.ndarray]:
         assert self._top is not None

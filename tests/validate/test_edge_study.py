@@ -198,33 +198,40 @@ def test_group_numbers_are_those_of_plain_autograd() -> None:
     assert float(data["top_share"][0]) == pytest.approx(share, rel=1e-4)
 
 
-def test_with_batch_norm_a_groups_gradient_has_the_whole_batchs_statistics_and_chunks_change_nothing_without() -> None:
+def test_a_groups_gradient_has_batch_norms_statistics_of_all_and_chunks_change_nothing_without() -> None:
     images = load_embedded()
     inputs = torch.from_numpy(standardise(images)[:60, :, ::4, ::4]).double()
     labels = torch.from_numpy(images.labels[:60].astype(np.int64))
     torch.manual_seed(0)
     layers: list[nn.Module] = [nn.Conv2d(3, 4, 3), BatchNorm2d(4), nn.GELU(), nn.Flatten(), nn.Linear(144, 10)]
     pair = OpposingPair(np.arange(5), np.arange(40, 45), 1.0, 1.0)
+    other = OpposingPair(np.arange(20, 26), np.arange(54, 60), 1.0, 1.0)
     data = {}
     for name, network, chunk in (
         ("norm", nn.Sequential(*layers).double(), None),
+        ("ghost", nn.Sequential(*layers).double(), 25),  # 5 of each group in pieces of 25, 25 and 10
         ("whole", nn.Sequential(*layers[:1], *layers[2:]).double(), None),
         ("chunks", nn.Sequential(*layers[:1], *layers[2:]).double(), 25),
     ):
         what = EdgeMeasurements(every=1, directions=2, draws=1, chunk=chunk)
-        probe = EdgeProbe(MeanLoss(network, inputs, labels), 0.1, pair, [[pair], [pair]], first_step=0, what=what)
+        pieces = torch.split(inputs, 25 if name == "ghost" else 60)
+        objective = MeanLoss(network, inputs, labels, ghost_batches=name == "ghost")
+        probe = EdgeProbe(objective, 0.1, pair, [[other], [pair]], first_step=0, what=what)
         parameters = list(network.parameters())
         for scale in (1.0, 0.5):  # two made-up gradients, so that there is a bounce
-            losses = F.cross_entropy(network(inputs), labels, reduction="none")
+            losses = F.cross_entropy(torch.cat([network(piece) for piece in pieces]), labels, reduction="none")
             slopes = torch.autograd.grad(losses.mean(), parameters)
             probe(0, parameters, [scale * slope for slope in slopes])
-        losses = F.cross_entropy(network(inputs), labels, reduction="none")
-        sides = [
-            flatten(torch.autograd.grad(losses[side].mean(), parameters, retain_graph=True))
-            for side in (pair.positive, pair.negative)
+        losses = F.cross_entropy(torch.cat([network(piece) for piece in pieces]), labels, reduction="none")
+        norms = [
+            float(flatten(torch.autograd.grad(losses[side].mean(), parameters, retain_graph=True)).norm())
+            for side in (pair.positive, pair.negative, other.positive, other.negative)
         ]
         data[name] = probe.record.dataset()
-        np.testing.assert_allclose(data[name]["group_gradient_norm"][0], [float(g.norm()) for g in sides], rtol=1e-9)
+        np.testing.assert_allclose(data[name]["group_gradient_norm"][0], norms[:2], rtol=1e-9)
+        np.testing.assert_allclose(
+            data[name]["random_gradient_norm"][0].values.ravel(), norms[2:] + norms[:2], rtol=1e-9
+        )
     for variable in ("sharpness", "a", "b", "bounce_a", "bounce_b", "curvature", "group_cosine", "bulk_gradient_norm"):
         np.testing.assert_allclose(data["chunks"][variable], data["whole"][variable], rtol=1e-3, atol=1e-7)
 
