@@ -17,7 +17,7 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], checked_bytes: int, thorough: bool) -> None:
+def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], checked_bytes: int, thorough: bool) -> bool:
     """Compares a folder with its list.
 
     Args:
@@ -25,6 +25,9 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], checked_by
         files: what `describe_files` said of them.
         checked_bytes: checksums are compared if the folder is no larger; else those of Zarr's metadata only.
         thorough: compares every checksum.
+
+    Returns:
+        Whether every checksum was compared.
 
     Raises:
         ValueError: a file is missing, cut short or changed; the message names it. Or it is no such list.
@@ -40,9 +43,15 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], checked_by
             raise ValueError(f"{name} has {size} bytes, not {of_file['bytes']}")
         if (thorough or path.name == "zarr.json") and file_digest(path) != of_file["sha256"]:
             raise ValueError(f"{name} has another checksum")
+    return thorough
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 of what a file holds, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
+    """The same of a file, which is not read at once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,10 +12,11 @@ from typing import Any
 import xarray as xr
 
 from sim.manifest import check_files
+from sim.runs.checking import CheckedStore, damaged
 from theory.command_line import InputError
 
 CHECKED_BYTES = 1 << 26
-"""Size of a trajectory up to which every checksum is checked when it is opened."""
+"""Size of a trajectory up to which every checksum is checked when it is opened; of larger ones as they are read."""
 
 
 LONGEST_NAME = 255 - len("..replaced")
@@ -49,7 +50,8 @@ def read_run(
 ) -> Run:
     """Opens a finished run; the trajectory is read when it is used.
 
-    The size of every file is checked, and the checksum of the metadata and, up to `CHECKED_BYTES`, of everything.
+    The size of every file is checked, and the checksum of the metadata and, up to `CHECKED_BYTES`, of everything. In a
+    larger trajectory each file is checked when it is read, which raises an `InputError` then.
 
     Args:
         root: folder that holds the runs.
@@ -70,13 +72,15 @@ def read_run(
         there, environment, manifest = (read_object(folder / f"{part}.json") for part in _DESCRIPTIONS)
         if wrong := [key for key, kind in _TYPES.items() if not isinstance(environment.get(key), kind)]:
             raise ValueError(f"environment.json has no {wrong[0]}")
-        check_files(folder / "trajectory.zarr", manifest, CHECKED_BYTES, thorough)
-        data = xr.open_zarr(folder / "trajectory.zarr", consolidated=False, chunks=None)
+        trajectory = folder / "trajectory.zarr"
+        checked = check_files(trajectory, manifest, CHECKED_BYTES, thorough)
+        store = trajectory if checked else CheckedStore(trajectory, manifest)
+        data = xr.open_zarr(store, consolidated=False, chunks=None)
     except PermissionError as error:
         raise InputError(f"run {folder} cannot be read ({error.strerror}): change its permissions") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"run {folder} is damaged ({what}): delete it and make it again") from None
+        raise damaged(folder, what) from None
     if config is not None:
         wanted = plain({**fields_of(config), "device": there.get("device")})
         require_same(folder, "was made", there, wanted)

@@ -146,11 +146,16 @@ def test_a_run_of_another_configuration_is_refused_where_one_is_asked_for(tmp_pa
         read_run(tmp_path, "a", config=Config(lr=0.2))
 
 
-def test_the_checksums_of_a_large_run_are_compared_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checksums_of_a_large_run_are_compared_on_request_or_as_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     obtain_run(tmp_path, "a", Config(), _data, device=CPU)
     _flip_a_bit(tmp_path / "a" / "trajectory.zarr" / "loss" / "c" / "0" / "0")
     monkeypatch.setattr(reading, "CHECKED_BYTES", 10)
-    read_run(tmp_path, "a")
+    opened = read_run(tmp_path, "a").data
+    with pytest.raises(InputError, match=r"run .*/a is damaged \(loss/c/0/0 has another checksum\): delete it"):
+        opened["loss"].load()
+    np.testing.assert_array_equal(opened["share"], _data()["share"])  # what is whole can be read
     with pytest.raises(InputError, match="loss/c/0/0 has another checksum"):
         read_run(tmp_path, "a", thorough=True)
     _flip_a_bit(tmp_path / "a" / "trajectory.zarr" / "share" / "zarr.json")
