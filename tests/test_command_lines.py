@@ -106,6 +106,10 @@ def test_an_interrupt_ends_with_a_line_and_status_130(capsys: pytest.CaptureFixt
         main({"go": interrupted}, prog="python -m it", description="it", args=["go"])
     assert stop.value.code == 130
     assert "reads what is finished and goes on from checkpoints" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:  # a program of one command, as benchmarks are, has no checkpoints
+        main(interrupted, prog="python it.py", description="it", args=[])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "python it.py: interrupted\n"
 
 
 @pytest.mark.parametrize("package", ["validate", "paper_figs"])

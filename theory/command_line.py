@@ -113,6 +113,9 @@ def require_seeds(seeds: Sequence[int], name: str = "--seeds") -> None:
         require_seed(name, seed)
 
 
+_KEEPS = "; given again, the command reads what is finished and goes on from checkpoints"
+
+
 def main(
     commands: Commands | Command,
     *,
@@ -125,8 +128,8 @@ def main(
 
     Args:
         commands: name → function whose signature (often one frozen dataclass) is the command's options; a
-            nested mapping groups commands under a word, as in ``validate data fetch``. Or one such function: then
-            all words are its options.
+            nested mapping groups commands under a word, as in ``validate data fetch``. Or one such function, of a
+            program that keeps nothing from one call to the next: then all words are its options.
         prog: how the user starts it, for help texts.
         description: one paragraph for ``--help``.
         default: the command meant when none is named.
@@ -152,10 +155,7 @@ def main(
         print(f"{prog}: {where} cannot be used ({error.strerror or error}): {mend(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
-        print(
-            f"{prog}: interrupted; given again, the command reads what is finished and goes on from checkpoints",
-            file=sys.stderr,
-        )
+        print(f"{prog}: interrupted{_KEEPS if isinstance(commands, Mapping) else ''}", file=sys.stderr)
         sys.exit(130)
 
 

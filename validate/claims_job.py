@@ -31,7 +31,7 @@ class ClaimsConfig:
     network: tuple[str, ...] = ("mlp",)
     """mlp, vgg11, resnet18, vit, several of them, or all."""
     preset: str = "standard"
-    """quick, standard (embedded images, two cores) or paper (50,000 images, a GPU)."""
+    """quick, standard (embedded images, two cores), long (all but the perceptron larger: hours) or paper (a GPU)."""
     claims: tuple[str, ...] | None = None
     """Claims by name, such as C3 or C4a; C4 means all its parts. All of the preset's when not given."""
     seeds: tuple[int, ...] | None = None

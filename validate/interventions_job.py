@@ -39,7 +39,7 @@ class InterventionsConfig:
     kinds: tuple[str, ...] = tuple(TREATMENTS)
     """remove, down_weight, clip, relabel, recolour, and remove_late, which begins shortly before the crossing."""
     preset: str = "standard"
-    """quick, standard (embedded images, two cores) or paper (50,000 images, a GPU)."""
+    """quick, standard (embedded images, two cores), long (all but the perceptron larger: hours) or paper (a GPU)."""
     seeds: tuple[int, ...] | None = None
     """Seeds of the initial weights; the first three of the preset's when not given."""
     lr: float | None = None

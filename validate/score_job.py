@@ -45,7 +45,7 @@ class ScoreConfig:
     steps: int | None = None
     """Number of steps; the preset's when not given."""
     preset: str = "standard"
-    """quick, standard (embedded images, two cores) or paper (50,000 images, a GPU)."""
+    """quick, standard (embedded images, two cores), long (all but the perceptron larger: hours) or paper (a GPU)."""
     device: str = "auto"
     """auto, cpu or cuda."""
     jobs: int = 1
