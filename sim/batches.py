@@ -50,11 +50,19 @@ class Batches:
         return list(torch.split(order.to(device), self.chunk or self.size))
 
     def require_whole_batch_norm(self, network: nn.Module, count: int) -> None:
-        """Refuses batch norm on batches cut into chunks that nobody declared.
+        """Refuses batch norm on batches cut into chunks that nobody declared, and on single examples.
 
         Raises:
-            InputError: the statistics would be those of chunks, and `ghost` is off.
+            InputError: the statistics would be those of chunks, and `ghost` is off; or those of one example.
         """
+        batch = min(self.size or count, count)
+        ends = {batch, count % batch} - {0}  # the last minibatch of an epoch may be smaller
+        chunks = {min(self.chunk or end, end) for end in ends} | {end % (self.chunk or end) for end in ends} - {0}
+        if count > 1 and 1 in chunks and takes_batch_statistics(network):
+            raise InputError(
+                f"{count} examples in batches of {batch} and chunks of {self.chunk or batch} leave one example alone, "
+                "which batch normalisation takes no statistics from: give other sizes"
+            )
         cut = self.chunk is not None and self.chunk < min(self.size or count, count)
         if cut and takes_batch_statistics(network) and not self.ghost:
             raise InputError(
@@ -72,7 +80,8 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
 
 def takes_batch_statistics(network: nn.Module) -> bool:
     """Whether the network normalises by statistics of the examples that pass through it at once."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in network.modules())
+    norms = (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return any(m.training or m.running_mean is None for m in norms)
 
 
 def examples_in(parts: Sequence[slice | Tensor]) -> int:

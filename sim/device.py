@@ -10,21 +10,24 @@ from theory.command_line import InputError
 def choose_device(name: str) -> torch.device:
     """The device of that name; ``auto`` takes a CUDA GPU where there is one, else the CPU.
 
+    On a GPU float32 then means float32 in convolutions too, where PyTorch takes TensorFloat-32 unless told otherwise:
+    curvature would be measured in that. A run's `sim.Arithmetic` still chooses for its steps.
+
     Raises:
         InputError: no such device on this machine.
 
     >>> choose_device("cpu")
     device(type='cpu')
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ValueError):
         raise InputError(f"--device is {name}, which is not on this machine: give cpu or auto") from None
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device is {name}, which has no float64: give cpu, cuda or auto")
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device
 
 

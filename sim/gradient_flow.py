@@ -27,7 +27,7 @@ from sim.checkpoints import Checkpoints
 from sim.curvature import EigenpairTracker, MeanLoss, MeanLossHessian
 from sim.curvature.mean_loss import ExampleLoss, unflatten
 from sim.losses import LossRule
-from sim.networks import load_parameters, parameter_vector
+from sim.networks import load_parameters, parameter_vector, require_trained_whole
 from sim.progress import progress_bar
 from sim.record import Record
 from sim.training import Descent, Probe, StatefulProbe, require_weights
@@ -147,6 +147,7 @@ def flow(
     require_all("time of the flow", at, (at >= 0) & (np.diff(at, prepend=-1) > 0), "increasing times of at least 0")
     if batches.size is not None:
         raise InputError(f"minibatches have {batches.size} examples: the flow is of all examples, give a chunk alone")
+    require_trained_whole(network)
     batches.require_whole_batch_norm(network, len(inputs))
     require_weights(example_weights, len(inputs))
     weights = None if example_weights is None else example_weights / example_weights.sum()
@@ -323,6 +324,7 @@ class _Integration:
         return {
             "time": float(self.solver.t),
             "weights": torch.from_numpy(self.solver.y),
+            "network": parameter_vector(self.field.objective.network).cpu(),  # of the last stated time
             "next_step": float(self.solver.h_abs),
             "longest": float(self.solver.max_step),
             "counts": [self.steps, self.reached, self.solver.nfev, self.first_evaluations],
@@ -335,6 +337,8 @@ class _Integration:
 
     def _resume(self, state: dict[str, Any]) -> None:
         self._start(state["time"], state["weights"].numpy(), state["longest"], state["next_step"])
+        if "network" in state:  # not in checkpoints of earlier versions
+            load_parameters(self.field.objective.network, state["network"].to(self.field.like[0]))
         self.steps, self.reached, self.solver.nfev, self.first_evaluations = state["counts"]
         self.sharpness, self.converged = state["tracked"]
         self.generator.set_state(state["generator"])

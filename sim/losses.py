@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,12 +34,13 @@ class LossRule:
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """(n,) losses from (n, classes) outputs and (n,) class indices.
 
-        >>> import torch
         >>> LossRule("squared")(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
         tensor([2.])
         """
         if self.kind == "cross_entropy":
             return F.cross_entropy(outputs, labels, reduction="none", label_smoothing=self.label_smoothing)
+        # As autocast does for cross-entropy: losses and their mean are not rounded to a network's bfloat16.
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         targets = F.one_hot(labels, outputs.shape[1]).to(outputs)
         targets = (1 - self.label_smoothing) * targets + self.label_smoothing / outputs.shape[1]
         return (outputs - targets).square().sum(1) / 2

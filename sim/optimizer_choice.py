@@ -28,7 +28,7 @@ class OptimizerChoice:
     momentum: float = 0.9
     """μ of momentum and split_sgd, β₁ of adam; sam and gd take none."""
     dampening: float = 0.0
-    """τ of momentum and split_sgd, v ← μ v + (1 − τ) g."""
+    """τ of momentum and split_sgd, v ← μ v + (1 − τ) g; v begins with g itself, undampened, as in PyTorch."""
     second_momentum: float = 0.999
     """β₂ of adam."""
     epsilon: float = 1e-8
@@ -53,10 +53,12 @@ class OptimizerChoice:
             raise InputError("split_sgd has no threshold: give the size of gradient above which it takes sign steps")
         for name in ("epsilon", "sign_lr", "threshold"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
+            if value is not None and (not value >= 0 or (name == "epsilon" and math.isinf(value))):
                 raise InputError(f"{name} is {value}: give a number of at least 0")
         if not 0 <= self.dampening <= 1:
             raise InputError(f"dampening is {self.dampening}: give a number from 0 to 1")
+        if self.kind == "momentum" and self.dampening and not self.momentum:
+            raise InputError(f"dampening is {self.dampening} without momentum, where PyTorch takes none: give 0")
 
     def factory(self) -> OptimizerFactory:
         """Makes the optimiser of parameters at a step size, for `sim.descend`.

@@ -205,11 +205,12 @@ class SAM(torch.optim.SGD):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        if not 0 <= radius < math.inf:
-            raise ValueError(f"Invalid radius: {radius}")
+        _require_radius(radius)
         super().__init__(params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+        self.defaults["radius"] = radius
         for group in self.param_groups:
             group.setdefault("radius", radius)
+            _require_radius(group["radius"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], object]) -> None:  # type: ignore[override]
@@ -250,6 +251,11 @@ def gradient_quantile(parameters: Iterable[Tensor], fraction: float) -> float:
     every = torch.cat(sizes)
     # The k-th smallest, with ⌊fraction · n⌋ above it; kthvalue has no limit on n, quantile has.
     return float(every.kthvalue(every.numel() - int(fraction * every.numel())).values)
+
+
+def _require_radius(radius: float) -> None:
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"Invalid radius: {radius}")
 
 
 def _check(group: dict[str, Any]) -> None:

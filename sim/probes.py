@@ -29,7 +29,7 @@ from sim.curvature.scouting import FLOAT32_NOISE, LEADING_INPUTS_NOISE, Lookout,
 from sim.curvature.tracking import BlockTracker
 from sim.distributed import rank_count
 from sim.losses import LossRule
-from sim.networks import layer_of_parameter
+from sim.networks import layer_of_parameter, require_trained_whole
 from sim.record import Record
 from theory.command_line import InputError, require_positive
 
@@ -41,8 +41,9 @@ class SharpnessProbe:
     """Sharpness, layer shares of the top eigenvector and block sharpness at stated steps.
 
     Measured at the iterate θ_t, and where wanted at the midpoint of the step, θ_t − ½η∇L(θ_t): at the edge of stability
-    the iterate bounces across the valley, and the midpoint of two iterates lies near its floor. The network is never
-    touched: losses are evaluated on copies of its parameters and buffers. The Hessian is that of the loss that is
+    the iterate bounces across the valley, and the midpoint of two iterates lies near its floor. (Under another rule
+    than full-batch descent it is a point half a gradient step on, and no midpoint of two iterates.) The network is
+    never touched: losses are evaluated on copies of its parameters and buffers. The Hessian is that of the loss that is
     minimised: the rule, the examples' weights and declared ghost batches are to be those of the run. Dropout is left
     out: the loss would not be a function of the parameters.
 
@@ -76,7 +77,7 @@ class SharpnessProbe:
         record: where the measurements go, the run's own if they are to be on disk; in memory when not given.
 
     Raises:
-        InputError: `scouting` is neither True nor False.
+        InputError: an option is out of its range, or the network has frozen parameters.
     """
 
     network: nn.Module
@@ -99,6 +100,15 @@ class SharpnessProbe:
     def __post_init__(self) -> None:
         if not isinstance(self.scouting, bool):  # "never", of earlier versions, would mean yes
             raise InputError(f"scouting is {self.scouting!r}: give True or False")
+        require_positive("steps between measurements", self.every)
+        require_positive("tolerance", self.tolerance)
+        if self.blocks_every < 0 or self.blocks_every % self.every:
+            raise InputError(
+                f"blocks are to be measured every {self.blocks_every} steps: give a multiple of {self.every}"
+            )
+        if self.precision not in ("float32", "float64"):
+            raise InputError(f"precision is {self.precision}: give float32 or float64")
+        require_trained_whole(self.network)
         self._generator = torch.Generator().manual_seed(self.seed)
         # A verification now and then, every 25th, finds an eigenvalue that overtook the tracked one out of its sight.
         self._trackers = {
@@ -214,7 +224,8 @@ class SharpnessProbe:
         return SummedOperator(self._operator(own_part(objective), parameters, deferred))
 
     def _operator(self, objective: MeanLoss, parameters: Sequence[Tensor], deferred: Collection[int]) -> Hessian:
-        if self.batches.chunk is None:  # the run passes all examples at once, and so does the probe
+        batch = self.batches.size or len(objective)
+        if self.batches.chunk is None and batch >= len(objective):  # the run passes all at once, and so does the probe
             leaves = leaves_at(parameters)
             return HessianOperator(objective.of_chunk(leaves, slice(0, len(objective))), leaves, deferred)
         return MeanLossHessian(
@@ -289,3 +300,12 @@ class SnapshotProbe:
         if step % self.every == 0:
             self.record.append("snapshot_step", step)
             self.record.append("snapshot", torch.cat([p.detach().reshape(-1) for p in parameters]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Snapshots that are not in a record on disk."""
+        return {"record": {} if self.record.folder else self.record.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to that state."""
+        if state.get("record"):  # checkpoints of earlier versions have none
+            self.record.load_state_dict(state["record"])

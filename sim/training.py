@@ -19,7 +19,7 @@ from sim.distributed import join_pieces, own_pieces, sum_gradients
 from sim.losses import LossRule
 from sim.progress import progress_bar
 from sim.record import Record
-from theory.command_line import InputError
+from theory.command_line import InputError, require_positive
 
 
 class Probe(Protocol):
@@ -132,10 +132,16 @@ def descend(
         progress: whether to show it.
 
     Raises:
-        InputError: chunks that cut batch norm's batch, weights that make no mean, or a record or checkpoint that cannot
-            be written.
+        InputError: a number out of its range, chunks that cut batch norm's batch, weights that make no mean, a
+            checkpoint of another step size or beyond the last step, or a record or checkpoint that cannot be written.
     """
     count, device = len(inputs), inputs.device
+    require_positive("step size", lr, zero_allowed=True)
+    require_positive("number of steps", steps, zero_allowed=True)
+    if not 0 < count == len(labels):
+        raise InputError(f"there are {count} inputs and {len(labels)} labels: give as many, at least 1")
+    if loss_dtype not in ("float32", "float16"):
+        raise InputError(f"loss_dtype is {loss_dtype}: give float32 or float16")
     batches.require_whole_batch_norm(network, count)
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (count,), loss_dtype)
@@ -145,12 +151,20 @@ def descend(
     weights = None if example_weights is None else example_weights.float()
     objective = _Objective(network, inputs, labels, loss, weights, arithmetic, whole)
     run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
-    with progress_bar(range(run.resume(checkpoints), steps), description, show=progress) as bar:
+    rates = [group["lr"] for group in run.optimizer.param_groups]
+    first = run.resume(checkpoints)
+    if first > steps or any(
+        group["lr"] != asked for group, asked in zip(run.optimizer.param_groups, rates, strict=True)
+    ):
+        raise InputError(
+            f"the checkpoint is of another step size than {lr:g}, or beyond {steps} steps: begin elsewhere"
+        )
+    with progress_bar(range(first, steps), description, show=progress) as bar:
         for step in bar:
             parts = batches.of_step(step, count, device)
             run.keep_buffers()
             losses = objective.backward(parts)
-            if not all(torch.isfinite(losses[part]).all() for part in parts):
+            if not bool(torch.stack([torch.isfinite(losses[part]).all() for part in parts]).all()):
                 run.step_back()
                 return Descent(record, step)
             record.append("loss", losses)
@@ -239,12 +253,12 @@ class _State:
         self.optimizer.zero_grad()
 
     def measure(self, step: int) -> None:
-        """Calls the probes; whatever they draw, the run's random state stays."""
+        """Calls the probes, in plain float32 whatever the run's arithmetic; what they draw leaves its random state."""
         if not self.probes:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         cuda = sorted({p.device.index for p in self.parameters if p.device.type == "cuda"})
-        with torch.random.fork_rng(devices=cuda):
+        with Arithmetic().active(self.parameters[0].device), torch.random.fork_rng(devices=cuda):
             for probe in self.probes:
                 probe(step, self.parameters, gradients)
 

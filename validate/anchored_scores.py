@@ -65,7 +65,7 @@ def score_run(network: str, data: str, seed: int, run: xr.Dataset) -> ScoredRun:
     windows = find_windows(run)
     surrogate, edge_loss = float("nan"), float("nan")
     if windows is not None:
-        drawn = gaussian_like(run["loss"].values[windows.edge].astype(np.float64), np.random.default_rng(seed))
+        drawn = gaussian_like(run["loss"][windows.edge].values.astype(np.float64), np.random.default_rng(seed))
         surrogate = opposing_score(drawn, np.random.default_rng(seed), resamples=0).score
         edge_loss = float(np.median(mean_losses(run)[windows.edge]))
     return ScoredRun(
@@ -76,7 +76,7 @@ def score_run(network: str, data: str, seed: int, run: xr.Dataset) -> ScoredRun:
         steps=run.sizes["step"],
         crossing=first_crossing(run),
         highest=float(np.nanmax(run["sharpness_iterate"].values) * lr / 2),
-        loss=float(run["loss"].values[-1].mean()),
+        loss=float(run["loss"][-1].values.mean()),
         edge_loss=edge_loss,
         score=score_of_run(run, np.random.default_rng(seed)),
         surrogate=surrogate,

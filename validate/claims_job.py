@@ -108,7 +108,7 @@ def _tell_plans(
     plans, gradients = {}, {}
     for kind, setting in settings.items():
         roles = roles_needed(claims, kind, config.roles)
-        plans[kind] = plan = make_plan(setting, roles, config.runs)
+        plans[kind] = plan = make_plan(setting, roles, config.runs, force=config.force)
         gradients[kind] = gradient_of_missing(plan, setting.network, store.images, store.device)
         print(f"\n{kind}: {len(setting.seeds)} seeds, {len(roles)} roles\n{table(plan, gradients[kind])}")
     if len(settings) > 1:

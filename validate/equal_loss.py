@@ -11,6 +11,7 @@ from validate.windows import Windows
 
 LEAST_STEPS = 12
 """A stretch has at least so many steps: six to choose a pair on and six to judge it on."""
+_STEPS_AT_ONCE = 64
 END_STEPS = 20
 """The losses at the two ends of the edge are medians over so many steps."""
 
@@ -40,9 +41,9 @@ def gap_amplitude(run: xr.Dataset, steps: slice) -> float:
     The groups are the strongest pair of the first half of the steps; the second half is judged.
     """
     middle = (steps.start + steps.stop) // 2
-    losses = run["loss"].values
+    losses = run["loss"]
     pair = singular_pairs(losses[steps.start : middle], count=1)[0]
-    return float(np.sqrt(np.mean(alternating_part(group_gap(losses[middle : steps.stop], pair)) ** 2)))
+    return float(np.sqrt(np.mean(alternating_part(group_gap(losses[middle : steps.stop].values, pair)) ** 2)))
 
 
 def least_loss(run: xr.Dataset, examples: npt.NDArray[np.bool_], steps: int) -> float:
@@ -77,8 +78,9 @@ def sharpness_at_loss(run: xr.Dataset, loss: float, examples: npt.NDArray[np.boo
 
 def mean_losses(run: xr.Dataset, examples: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.float64]:
     """(steps,) mean loss over the examples that a step saw, or over some of them."""
-    losses = np.asarray(run["loss"].values, dtype=np.float64)
-    return np.asarray(np.nanmean(losses if examples is None else losses[:, examples], axis=1))
+    losses, chosen = run["loss"], slice(None) if examples is None else examples
+    blocks = (losses[begin : begin + _STEPS_AT_ONCE].values for begin in range(0, len(losses), _STEPS_AT_ONCE))
+    return np.concatenate([np.nanmean(block[:, chosen], axis=1, dtype=np.float64) for block in blocks])
 
 
 def first_at_or_below(series: npt.NDArray[np.float64], level: float) -> int | None:

@@ -167,7 +167,7 @@ def open_store(
         images: what networks are trained on.
         device: where.
         force: makes every run again.
-        plan_only: nothing is to be written.
+        plan_only: nothing is to be made or written.
 
     Raises:
         InputError: runs or report cannot be written to.
@@ -175,7 +175,7 @@ def open_store(
     if not plan_only:
         require_writable(runs)
         require_writable(report)
-    return Store(runs, images, device, force)
+    return Store(runs, images, device, force and not plan_only)
 
 
 def _of_seed(seed: int, runs: dict[str, xr.Dataset], base: Base | None) -> NetworkEvidence:

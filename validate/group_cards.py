@@ -2,19 +2,20 @@
 
 Each image is described by a few numbers (`describe`). A group's mean of each is compared with that of many random
 groups of the same size, which gives a p-value without any assumption about the images; the p-values of all features and
-contrasts of a card are corrected together for their number.
+contrasts that are asked for are corrected together for their number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 
-from theory.command_line import InputError
+from theory.command_line import InputError, require_positive
 from validate.cifar10 import CLASSES, Images
 from validate.opposing_groups import OpposingPair
 
@@ -52,8 +53,8 @@ class GroupCard:
         means: (2, F) each group's mean features.
         effects: (3, F) contrasts in standard deviations of the feature over all images; 0 where it does not vary.
         p_values: (3, F) two-sided, against random groups: (1 + #{random at least as far}) / (1 + draws).
-        adjusted: (3, F) p-values corrected for their number, 3F.
-        correction: how: Holm bounds the chance of any false finding, Benjamini–Hochberg the share of false ones.
+        correction: for the number of p-values. Holm bounds the chance of any false finding, Benjamini–Hochberg the
+            share of false ones.
     """
 
     label_counts: npt.NDArray[np.int64]
@@ -61,16 +62,23 @@ class GroupCard:
     means: Array
     effects: Array
     p_values: Array
-    adjusted: Array
     correction: Correction
 
-    def findings(self, level: float = 0.05) -> list[tuple[str, str, float, float]]:
-        """(contrast, feature, effect, adjusted p) where the adjusted p is at most the level, largest effect first."""
+    def findings(
+        self, level: float = 0.05, contrasts: Sequence[str] = CONTRASTS
+    ) -> list[tuple[str, str, float, float]]:
+        """(contrast, feature, effect, adjusted p) where the adjusted p is at most the level, largest effect first.
+
+        The p-values of all contrasts asked for are corrected together: what both groups share, true findings against
+        all images, would with Benjamini–Hochberg make room for false ones between the two.
+        """
+        rows = [CONTRASTS.index(contrast) for contrast in contrasts]
+        adjusted = adjust(self.p_values[rows], self.correction)
         found = [
-            (contrast, feature, float(self.effects[i, j]), float(self.adjusted[i, j]))
-            for i, contrast in enumerate(CONTRASTS)
-            for j, feature in enumerate(FEATURES)
-            if self.adjusted[i, j] <= level
+            (CONTRASTS[i], feature, float(self.effects[i, j]), float(p))
+            for i, of_contrast in zip(rows, adjusted, strict=True)
+            for j, (feature, p) in enumerate(zip(FEATURES, of_contrast, strict=True))
+            if p <= level
         ]
         return sorted(found, key=lambda finding: -abs(finding[2]))
 
@@ -97,8 +105,11 @@ def group_card(
         correction: for the number of p-values.
 
     Raises:
-        InputError: the groups are empty, or of different size.
+        InputError: the groups are empty, or of different size, or a number or name is out of its range.
     """
+    require_positive("number of draws", draws)
+    if correction not in get_args(Correction):
+        raise InputError(f"correction is {correction}: give one of {', '.join(get_args(Correction))}")
     if len(pair.positive) != len(pair.negative) or not len(pair.positive):
         raise InputError(f"groups have {len(pair.positive)} and {len(pair.negative)} images: give as many, at least 1")
     sides = np.stack([pair.positive, pair.negative])
@@ -122,7 +133,6 @@ def group_card(
         means=np.asarray(features[sides].mean(1)),
         effects=effects,
         p_values=p_values,
-        adjusted=adjust(p_values, correction),
         correction=correction,
     )
 

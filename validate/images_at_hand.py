@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from theory.command_line import InputError
-from validate.cifar10 import EMBEDDED_PER_CLASS, Images, first_of_each_class, load_embedded, load_full
+from validate.cifar10 import EMBEDDED_PER_CLASS, FULL_PER_CLASS, Images, first_of_each_class, load_embedded, load_full
 
 
 def images_for(folder: Path | None, images_per_class: int) -> Images:
@@ -16,6 +16,10 @@ def images_for(folder: Path | None, images_per_class: int) -> Images:
     Raises:
         InputError: the embedded images are too few, or the folder lacks the full set.
     """
+    if images_per_class > FULL_PER_CLASS:
+        raise InputError(
+            f"{images_per_class} images a class are more than the {FULL_PER_CLASS} of CIFAR-10: give fewer"
+        )
     if folder is not None:
         return load_full(folder)
     if images_per_class > EMBEDDED_PER_CLASS:

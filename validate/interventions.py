@@ -141,14 +141,14 @@ def choose_examples(base: xr.Dataset, windows: Windows, count: int, seed: int) -
     Raises:
         InputError: there are fewer examples.
     """
-    losses = base["loss"].values
-    if not 0 < count <= losses.shape[1]:
-        raise InputError(f"number of examples is {count}: give one from 1 to {losses.shape[1]}")
+    losses = base["loss"]
+    if not 0 < count <= losses.sizes["example"]:
+        raise InputError(f"number of examples is {count}: give one from 1 to {losses.sizes['example']}")
     found = singular_directions(losses[windows.select], count=DIRECTIONS)
     energy = (found.values[:, None] ** 2 * found.directions**2).sum(0)
     opposing = np.argsort(-energy, kind="stable")[:count]
     labels, rng = base["label"].values, np.random.default_rng(seed)
     wanted = np.bincount(labels[opposing])
     random = [rng.choice(np.flatnonzero(labels == label), n, replace=False) for label, n in enumerate(wanted) if n]
-    hardest = np.argsort(-losses[windows.before].mean(0, dtype=np.float64), kind="stable")[:count]
+    hardest = np.argsort(-losses[windows.before].values.mean(0, dtype=np.float64), kind="stable")[:count]
     return {"opposing": opposing, "random": np.concatenate(random), "hardest": hardest}

@@ -78,7 +78,7 @@ def interventions_job(config: InterventionsConfig) -> int:
     print(f"opposing signals, interventions, preset {config.preset}, {describe_device(device)}")
     reader = store if config.plan else make_step_sizes_ahead(store, config.jobs, settings.values())
     settings = {kind: reader.with_step_sizes(setting, make=not config.plan) for kind, setting in settings.items()}
-    plans = {kind: make_plan(setting, roles, config.runs) for kind, setting in settings.items()}
+    plans = {kind: make_plan(setting, roles, config.runs, force=config.force) for kind, setting in settings.items()}
     gradients = {}
     for kind, setting in settings.items():
         plan = plans[kind]

@@ -27,6 +27,7 @@ from validate.report import print_verdicts, write_report
 from validate.report_content import NetworkPart, Report
 from validate.roles import Setting
 from validate.side_by_side import jobs_for, make_ahead, require_jobs
+from validate.windows import EARLIEST_CROSSING, EVALUATE_STEPS, SELECT_STEPS
 
 REPORT_FIGURES = ("F1", "F8", "F9")
 """Figures that the main job's report shows, in order."""
@@ -37,7 +38,7 @@ class MainJobConfig:
     """Check the theory against simulation and a real CIFAR-10 network, and write a report (the main job)."""
 
     preset: str = "quick"
-    """quick: embedded images, three seeds, within three minutes on two cores."""
+    """quick: embedded images, three seeds, in some minutes on two cores."""
     lr: float | None = None
     """Step size of the network; the preset's when not given."""
     seeds: tuple[int, ...] | None = None
@@ -79,7 +80,7 @@ def main_job(config: MainJobConfig) -> int:
     two_layer = store.simulate()
     print(_distances(two_layer["default"][1]))
     print("\n3 real network: full-batch gradient descent on 2,000 CIFAR-10 images, with controls")
-    plan = make_plan(setting, roles_needed(claims, kind), config.runs)
+    plan = make_plan(setting, roles_needed(claims, kind), config.runs, force=config.force)
     store, plans = make_ahead(store, jobs, {kind: setting}, {kind: plan})
     evidence, network_runs = store.train(kind, setting, plans[kind])
     if not is_first():  # under torchrun, the first rank judges and reports
@@ -108,8 +109,8 @@ def with_choices(
     """A setting with the seeds, the step size or its rule, and the numbers of images and steps that the user gave.
 
     Raises:
-        InputError: seeds are repeated or negative, one of the others is not positive, or both a step size and its rule
-            are given.
+        InputError: seeds are repeated or negative, one of the others is not positive, both a step size and its rule are
+            given, or a crossing at the step aimed at would leave no room for the windows.
     """
     if lr is not None and crossing is not None:
         raise InputError(f"--lr is {lr:g} and --crossing is {crossing}: give one of them, for each sets the step size")
@@ -123,10 +124,21 @@ def with_choices(
         setting = replace(setting, crossing=crossing)
     if lr is not None:
         setting = replace(setting, crossing=0)
+    if setting.crossing:
+        _require_windows(setting.crossing, setting.network.steps)
     if seeds is not None:
         require_seeds(seeds)
         setting = replace(setting, seeds=tuple(seeds))
     return setting
+
+
+def _require_windows(crossing: int, steps: int) -> None:
+    last = steps - SELECT_STEPS - EVALUATE_STEPS
+    if not EARLIEST_CROSSING <= crossing <= last:
+        raise InputError(
+            f"--crossing is {crossing} of {steps} steps: claims look at crossings from step {EARLIEST_CROSSING} on that"
+            f" leave {steps - last} steps; give one from {EARLIEST_CROSSING} to {last}, or more --steps"
+        )
 
 
 def draw_figures(folder: Path, runs: Path, names: Sequence[str], network: str) -> list[tuple[str, Path]]:

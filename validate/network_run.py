@@ -217,7 +217,7 @@ def run_network(
     if config.snapshot_every:
         probes.append(SnapshotProbe(sum(p.numel() for p in network.parameters()), config.snapshot_every, record))
     if config.probe_every:
-        features = FeatureProbe(network, inputs, last_linear(network), config.probe_every, record=record)
+        features = FeatureProbe(network, inputs, last_linear(network), config.probe_every, config.batches.chunk, record)
         probes.append(features)
         coordinates |= features.coordinates
     descent = descend(

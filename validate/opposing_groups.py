@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from theory.command_line import InputError
 from validate.singular_directions import singular_directions
 
 Array = npt.NDArray[np.float64]
@@ -86,7 +87,13 @@ def top_change_pair(losses: npt.ArrayLike, *, size: int = GROUP_SIZE) -> tuple[i
 
 
 def _disjoint(size: int, examples: int) -> int:
-    """The size of groups of which no example is in both, at most that wanted."""
+    """The size of groups of which no example is in both, at most that wanted.
+
+    Raises:
+        InputError: there are no two examples.
+    """
+    if examples < 2:
+        raise InputError(f"losses are of {examples} example: give those of two at least, one for each group")
     return max(1, min(size, examples // 2))
 
 

@@ -119,7 +119,7 @@ def score_of_run(run: xr.Dataset, rng: np.random.Generator, steps: slice | None 
     windows = find_windows(run)
     if windows is None:
         return None
-    return opposing_score(run["loss"].values[windows.edge if steps is None else steps], rng)
+    return opposing_score(run["loss"][windows.edge if steps is None else steps].values, rng)
 
 
 def _halves(losses: Array) -> tuple[Array, Array]:

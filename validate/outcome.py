@@ -24,7 +24,8 @@ class Outcome:
     """What a run came to.
 
     Attributes:
-        crossing: step of the first crossing of 2/η from below; None where there is none.
+        crossing: `validate.windows.reached_edge`: first measured step of the first stretch above 2/η that reaches step
+            50 or begins after it; None where there is none.
         spikes: how often the mean loss comes to exceed its least value so far by a tenth.
         accuracy: share of held-out images that the final network labels right; NaN where none are held out.
         least_loss: least mean loss; NaN where no step has a finite one.

@@ -31,7 +31,8 @@ class PlannedRun:
     Attributes:
         role: its role.
         seed: its seed.
-        config: its configuration; None while the base run that it is derived from is not there.
+        config: its configuration; None while the base run that it is derived from is not there, or its step size is
+            not chosen.
         exists: whether it is finished.
         gradients: what making it costs, in full-batch gradients of the base run.
         steps: number of steps.
@@ -53,18 +54,22 @@ def roles_needed(claims: Sequence[Claim], kind: str, also: Sequence[str] = ()) -
     return tuple(role for role in ROLES if role in needed and kind in (ROLES[role].kinds or (kind,)))
 
 
-def make_plan(setting: Setting, roles: Sequence[str], runs: Path) -> list[PlannedRun]:
+def make_plan(setting: Setting, roles: Sequence[str], runs: Path, *, force: bool = False) -> list[PlannedRun]:
     """Every run of the roles, seed after seed, the base run first.
 
     Args:
-        setting: of the network.
+        setting: of the network; a seed whose step size is still to be chosen has no configurations yet.
         roles: as `roles_needed` gives them.
         runs: folder of the run store.
+        force: every run is made again, so that none counts as there, and none is opened.
     """
-    there = set(list_runs(runs))
+    there = set() if force else set(list_runs(runs))
     planned = []
     for seed in setting.seeds:
         config = setting.base(seed)
+        if not setting.knows_step_size(seed):
+            planned += [PlannedRun(role, seed, None, False, *_cost_and_steps(role, None, setting)) for role in roles]
+            continue
         base = finished_base(config, runs) if config.name in there else None
         crosses = base is not None or config.name not in there
         for role in roles:
@@ -124,7 +129,7 @@ def table(plan: Sequence[PlannedRun], gradient: float) -> str:
         steps = own[0].steps
         lines.append(f"  {role:24}{len(own):5}{there:6}{steps:8}{left:9.1f}  {ROLES[role].describes}")
     for run in plan:
-        name = run.config.name if run.config else "(derived from the base run, once that is there)"
+        name = run.config.name if run.config else "(known once the run that it is derived from is there)"
         lines.append(f"    seed {run.seed} {run.role}: {name}{', there' if run.exists else ''}")
     left = minutes_left(plan, gradient)
     words = f"{left:.0f} minutes left, at {gradient:.3g} s a gradient on this machine now"

@@ -50,13 +50,13 @@ def _crossing(part: NetworkPart) -> list[NetworkEvidence]:
 
 
 def _pairs(evidence: NetworkEvidence, window: str) -> list[OpposingPair]:
-    return singular_pairs(evidence.run["loss"].values[getattr(evidence.windows, window)])
+    return singular_pairs(evidence.run["loss"][getattr(evidence.windows, window)])
 
 
 def _of_seed(evidence: NetworkEvidence, images: Images) -> dict[str, Any]:
     assert evidence.windows is not None
     pairs = _pairs(evidence, "select")
-    step, top = top_change_pair(evidence.run["loss"].values[evidence.windows.select])
+    step, top = top_change_pair(evidence.run["loss"][evidence.windows.select].values)
     return {
         "seed": evidence.seed,
         "crossing_step": evidence.windows.crossing,

@@ -18,7 +18,7 @@ from theory.predictions import table as prediction_table
 from validate.cifar10 import CLASSES, Images
 from validate.claims import Verdict
 from validate.claims.pairs import leading_pair
-from validate.group_cards import FEATURES, group_card
+from validate.group_cards import CONTRASTS, FEATURES, group_card
 from validate.report_content import NetworkPart, Report
 from validate.report_words import interval_words, short_words, verdict_words
 
@@ -137,12 +137,12 @@ def _card(part: NetworkPart) -> str:
             f'<p class="soft">Mean image <img class="mean" alt="mean image" src="{_png(mean.transpose(1, 2, 0))}"></p>'
             "</div>\n"
         )
-    apart = [f for f in card.findings() if f[0] == "positive less negative"][:SHOWN_FINDINGS]
+    apart = card.findings(contrasts=CONTRASTS[:1])[:SHOWN_FINDINGS]  # the two groups against each other
     words = "; ".join(f"{feature} {effect:+.2f} (p = {p:.2g})" for _, feature, effect, p in apart)
     return (
         f'<section class="card"><h3>{kind}, seed {found.seed}</h3>\n<div class="sides">\n{sides}</div>\n'
         f"<p>Sets the two apart, in standard deviations over all images, against random groups "
-        f"({text(card.correction)} over {3 * len(FEATURES)} tests): {text(words or 'nothing at 5 %')}.</p></section>\n"
+        f"({text(card.correction)} over {len(FEATURES)} tests): {text(words or 'nothing at 5 %')}.</p></section>\n"
     )
 
 

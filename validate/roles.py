@@ -55,6 +55,10 @@ class Setting:
     step_sizes: Mapping[int, float] = field(default_factory=dict)
     """Seed → the step size so chosen, as far as it is known."""
 
+    def knows_step_size(self, seed: int) -> bool:
+        """Whether a seed's step size is the network's, or has been chosen."""
+        return not self.crossing or seed in self.step_sizes
+
     def base(self, seed: int) -> NetworkConfig:
         """The base run of a seed."""
         return replace(self.network, seed=seed, lr=self.step_sizes.get(seed, self.network.lr))

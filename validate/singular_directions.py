@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.linalg import eigh
 
-from theory.command_line import InputError
+from theory.command_line import InputError, require_positive
 
 Array = npt.NDArray[np.float64]
 
@@ -70,6 +70,7 @@ def singular_directions(
     >>> swing.directions.round(3), swing.values.round(3), swing.energy
     (array([[-0.6,  0.8]]), array([14.142]), array([1.]))
     """
+    require_positive("number of directions", count)
     table = losses if isinstance(losses, xr.DataArray) else np.asarray(losses)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 1:
         raise InputError(f"losses have shape {list(table.shape)}: give at least two steps × one example")

@@ -253,7 +253,7 @@ class _Progress:
         self.worst = float(self.residuals.max())
         self.errors = self._errors(inside)
         measured = self.residuals if criterion == "residual" else self.errors
-        self.open: list[int] = (measured > tolerance).nonzero().flatten().tolist()
+        self.open: list[int] = (~(measured <= tolerance)).nonzero().flatten().tolist()
         if settle is not None and (self.pairs.norms[k:] > settle * self.pairs.values[k - 1].abs()).any():
             self.open.append(k)
         self.converged = not self.open or self.whole

@@ -44,7 +44,7 @@ def growth_factor(step: Sequence[Tensor], last_step: Sequence[Tensor]) -> Tensor
 
 @dataclass
 class EdgeMonitor:
-    """Probe of every step of a descent: secant curvature and growth factor, without a product.
+    """Probe of every step of a full-batch descent: secant curvature and growth factor, without a product.
 
     It keeps the last parameters, gradients and step, three vectors of the parameters' size, and never waits for the
     device. Called with the parameters before each step, it knows the curvature of the step before last call to this
@@ -77,14 +77,16 @@ class EdgeMonitor:
         return {
             "last": None if self._last is None else list(self._last),
             "last_step": self._last_step,
-            "records": [list(record) for record in self._records],
+            "steps": [step for step, _, _ in self._records],
+            "records": torch.stack([torch.stack(pair) for _, *pair in self._records]) if self._records else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to that state."""
         self._last = None if state["last"] is None else (state["last"][0], state["last"][1])
         self._last_step = state["last_step"]
-        self._records = [(int(step), curvature, factor) for step, curvature, factor in state["records"]]
+        table = [] if state["records"] is None else state["records"]
+        self._records = [(int(step), *pair) for step, pair in zip(state["steps"], table, strict=True)]
 
     def dataset(self) -> xr.Dataset:
         """Dimension ``monitored`` (the step that was reached): ``secant_curvature`` and ``growth_factor``."""

@@ -5,7 +5,14 @@ Normalisations and attention are written out: PyTorch's fused ones have wrong th
 
 from sim.networks.activations import ACTIVATIONS
 from sim.networks.architecture import Architecture, build, takes_images
-from sim.networks.layers import Layer, last_linear, layer_of_parameter, load_parameters, parameter_vector
+from sim.networks.layers import (
+    Layer,
+    last_linear,
+    layer_of_parameter,
+    load_parameters,
+    parameter_vector,
+    require_trained_whole,
+)
 from sim.networks.perceptron import mlp
 
 __all__ = [
@@ -18,5 +25,6 @@ __all__ = [
     "load_parameters",
     "mlp",
     "parameter_vector",
+    "require_trained_whole",
     "takes_images",
 ]

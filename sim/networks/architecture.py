@@ -93,7 +93,7 @@ def build(architecture: Architecture, image_shape: tuple[int, int, int], classes
         return mlp([channels * height * width, *architecture.hidden, classes], architecture.activation, seed)
     activation = activation_of(architecture.activation)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not those of GPUs, whose state stays
         if architecture.kind == "resnet18":
             return resnet18(
                 channels, classes, width=architecture.width, activation=activation, stride=architecture.stride

@@ -45,6 +45,16 @@ def last_linear(network: nn.Module) -> nn.Linear:
     return linear[-1]
 
 
+def require_trained_whole(network: nn.Module) -> None:
+    """Refuses a network with frozen parameters, where what is asked for is of all of them.
+
+    Raises:
+        InputError: as said.
+    """
+    if frozen := [name for name, parameter in network.named_parameters() if not parameter.requires_grad]:
+        raise InputError(f"parameter {frozen[0]} is frozen, and all are moved and measured: give it requires_grad")
+
+
 def parameter_vector(network: nn.Module) -> Tensor:
     """(parameters,) copy of all parameters as one flat vector, in the network's order."""
     return torch.cat([p.detach().reshape(-1) for p in network.parameters()])

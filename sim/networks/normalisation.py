@@ -22,6 +22,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         wide = _at_least_float32(input)
         if self.training:
             count = input.numel() // input.shape[1]
+            if count == 1:  # PyTorch's own words: the output would be 0 whatever the input
+                raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
             # Sums over the places first, then over the batch: several times as fast on a CPU as over both at once.
             mean = wide.flatten(2).sum(2).sum(0) / count
             centred = wide - mean.view(-1, 1, 1)

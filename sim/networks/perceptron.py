@@ -30,7 +30,7 @@ def mlp(sizes: Sequence[int], activation: str, seed: int) -> nn.Sequential:
         raise InputError(f"sizes of the network are {list(sizes)}: give at least two, each at least 1")
     between = activation_of(activation)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not those of GPUs, whose state stays
         layers: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), between()]

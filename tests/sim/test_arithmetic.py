@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from sim import Architecture, Arithmetic, SharpnessProbe, build, descend
+from sim import Architecture, Arithmetic, LossRule, SharpnessProbe, build, descend
 from sim.networks.convolution import Convolution
 from sim.networks.normalisation import BatchNorm2d, LayerNorm
+from theory import InputError
 from validate.network_run import NetworkConfig
 
 FORMS = {
@@ -46,6 +47,40 @@ def test_every_architecture_descends_in_every_arithmetic(kind: str, device: torc
         assert difference < bound
         assert precision == "float32" or difference > 1e-4  # half precision was used
         torch.testing.assert_close(sharpness[0], curvature[0], rtol=1e-3, atol=0)  # measured in float32 all the same
+
+
+def test_probes_of_a_run_in_tf32_compute_without_it(device: torch.device) -> None:
+    x, y = _images(device)
+    seen = []
+
+    def look(step: int, parameters: object, gradients: object) -> None:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+
+    before = torch.backends.cudnn.allow_tf32
+    for precision in ("float32", "tf32"):
+        network = build(FORMS["vit"], (3, 32, 32), 10, seed=0).to(device)
+        arithmetic = Arithmetic(precision)  # type: ignore[arg-type]
+        descend(network, x, y, lr=0.01, steps=1, arithmetic=arithmetic, probes=[look], progress=False)
+    assert seen == [(False, False)] * 2
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "squared"])
+def test_losses_and_their_mean_are_float32_where_the_network_is_bfloat16(kind: str, device: torch.device) -> None:
+    """In bfloat16 1/1600 is off by 0.1 %, and with it the size of the step."""
+    rule = LossRule(kind)  # type: ignore[arg-type]
+    outputs = torch.randn(1600, 10, generator=torch.Generator().manual_seed(1)).to(device).bfloat16().requires_grad_()
+    labels = torch.arange(1600, device=device) % 10
+    with Arithmetic("bfloat16").active(device):
+        losses = rule(outputs, labels)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, rule(outputs.float(), labels))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float64", ""])
+def test_another_precision_is_refused(precision: str) -> None:
+    with pytest.raises(InputError, match=f"precision is {precision}: give one of float32, tf32, bfloat16"):
+        Arithmetic(precision)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -353,6 +353,34 @@ def test_a_flow_without_a_finite_gradient_ends_before_the_time_it_does_not_reach
     assert result.diverged_at == 1
 
 
+def test_a_flow_that_blows_up_after_a_resumption_leaves_the_weights_of_its_last_time(tmp_path: Path) -> None:
+    """L = −w⁴ blows up at t = 1/8: killed on the way there, it never gets to another stated time."""
+
+    def follow(folder: Path, dies_at: int | None = None) -> tuple[Flow, float]:
+        network = torch.nn.Linear(1, 1, bias=False).double()
+        torch.nn.init.ones_(network.weight)
+        evaluations = [0]
+
+        def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            evaluations[0] += 1
+            if evaluations[0] == dies_at:
+                raise KeyboardInterrupt
+            return -(outputs.squeeze(1) ** 4)
+
+        checkpoints = Checkpoints(Path("run"), folder, {}, every_seconds=0)
+        one = torch.ones(1, 1, dtype=torch.float64)
+        times = [0.0, 0.05, 0.1, 0.12, 0.2]
+        result = flow(network, one, one[:, 0], loss=loss, times=times, checkpoints=checkpoints, progress=False)
+        return result, network.weight.item()
+
+    whole, weight = follow(tmp_path / "whole")
+    assert whole.diverged_at == 4
+    with pytest.raises(KeyboardInterrupt):
+        follow(tmp_path / "killed", whole.evaluations - 20)
+    resumed, again = follow(tmp_path / "killed")
+    assert (resumed.diverged_at, again) == (4, weight)
+
+
 def _steep(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Finite, and its gradient is not."""
     return (0 * outputs).abs().sqrt().sum(1)

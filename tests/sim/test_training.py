@@ -16,8 +16,10 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import Arithmetic, Batches, Checkpoints, OptimizerChoice, SharpnessProbe, descend, mlp
+from sim import Arithmetic, Batches, Checkpoints, OptimizerChoice, SharpnessProbe, SnapshotProbe, descend, mlp
+from sim.batches import examples_in
 from sim.curvature import HessianOperator, layer_shares
+from sim.gradient_flow import flow
 from sim.training import OptimizerFactory
 from theory import InputError
 
@@ -384,6 +386,7 @@ def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
         torch.manual_seed(4)
         network = _noisy(device).train()
         probe = SharpnessProbe(network, x, y, lr, every=2, blocks_every=4)
+        snapshots = SnapshotProbe(sum(p.numel() for p in network.parameters()), 2)
         descent = descend(
             network,
             x,
@@ -392,11 +395,11 @@ def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
             steps=9,
             optimizer=factory,
             batches=batches,
-            probes=[Killer(killed_at), probe],
+            probes=[Killer(killed_at), probe, snapshots],
             checkpoints=checkpoints,
             progress=False,
         )
-        return descent.data, probe.dataset(), network.state_dict()
+        return descent.data, xr.merge([probe.dataset(), snapshots.record.dataset()]), network.state_dict()
 
     def checkpoints_in(name: str) -> Checkpoints:
         return Checkpoints(Path("run"), tmp_path / name, {}, every_seconds=0)
@@ -410,6 +413,96 @@ def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
         assert again[0].identical(losses)
         assert again[1].identical(measured)
         assert all(torch.equal(a, b) for a, b in zip(again[2].values(), state.values(), strict=True))
+
+
+@pytest.mark.parametrize(("lr", "steps"), [(0.5, 9), (0.1, 4)])
+def test_a_checkpoint_of_another_step_size_or_beyond_the_end_is_refused(lr: float, steps: int, tmp_path: Path) -> None:
+    x, y = _problem(torch.device("cpu"))
+    checkpoints = Checkpoints(Path("run"), tmp_path, {}, every_seconds=0)
+    descend(_network(x.device), x, y, lr=0.1, steps=5, checkpoints=checkpoints, progress=False)
+    with pytest.raises(InputError, match="the checkpoint is of another step size than"):
+        descend(_network(x.device), x, y, lr=lr, steps=steps, checkpoints=checkpoints, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": float("nan")}, "step size is nan"),
+        ({"lr": -0.1}, "step size is -0.1"),
+        ({"steps": -5}, "number of steps is -5"),
+        ({"labels": 61}, "60 inputs and 61 labels"),
+        ({"loss_dtype": "int8"}, "loss_dtype is int8: give float32 or float16"),
+    ],
+)
+def test_bad_input_of_a_descent_is_one_line(options: dict[str, Any], words: str) -> None:
+    x, _ = _problem(torch.device("cpu"))
+    labels = torch.zeros(options.pop("labels", 60), dtype=torch.int64)
+    with pytest.raises(InputError, match=words) as caught:
+        descend(_network(x.device), x, labels, **{"lr": 0.1, "steps": 2, "progress": False, **options})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"every": 0}, "steps between measurements is 0"),
+        ({"tolerance": float("nan")}, "tolerance is nan"),
+        ({"every": 10, "blocks_every": 15}, "every 15 steps: give a multiple of 10"),
+        ({"precision": "double"}, "precision is double: give float32 or float64"),
+    ],
+)
+def test_bad_options_of_the_sharpness_probe_are_one_line(options: dict[str, Any], words: str) -> None:
+    x, y = _problem(torch.device("cpu"))
+    with pytest.raises(InputError, match=words):
+        SharpnessProbe(_network(x.device), x, y, 0.1, **options)
+
+
+def test_frozen_parameters_are_left_by_descent_and_refused_where_all_are_moved_or_measured() -> None:
+    x, y = _problem(torch.device("cpu"))
+    network = _network(x.device)
+    network[0].weight.requires_grad_(False)
+    before = [p.detach().clone() for p in network.parameters()]
+    descend(network, x, y, lr=0.1, steps=2, progress=False)
+    moved = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
+    assert moved == [False, True, True, True]
+    with pytest.raises(InputError, match=r"parameter 0\.weight is frozen"):
+        SharpnessProbe(network, x, y, 0.1)
+    with pytest.raises(InputError, match=r"parameter 0\.weight is frozen"):
+        flow(network, x, y, times=[0.0, 0.1], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("count", "batches", "lone"),
+    [
+        (5, Batches(size=4), True),  # the epoch's last minibatch
+        (5, Batches(chunk=2, ghost=True), True),
+        (41, Batches(size=20, chunk=7, ghost=True), True),  # 7, 7, 6 and a minibatch of one
+        (10, Batches(size=5, chunk=2, ghost=True), True),  # 2, 2, 1
+        (5, Batches(size=3), False),
+        (6, Batches(chunk=2, ghost=True), False),
+        (40, Batches(size=20, chunk=6, ghost=True), False),
+    ],
+)
+def test_batch_norm_is_not_left_with_a_single_example(count: int, batches: Batches, lone: bool) -> None:
+    """Against the pieces themselves; without batch norm nothing is refused."""
+    cpu = torch.device("cpu")
+    parts = [p for step in range(20) for p in batches.of_step(step, count, cpu)]
+    assert lone == (1 in {examples_in([part]) for part in parts})
+    network = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4))
+    batches.require_whole_batch_norm(torch.nn.Linear(8, 4), count)
+    if lone:
+        with pytest.raises(InputError, match=f"{count} examples in batches of .* leave one example alone"):
+            batches.require_whole_batch_norm(network, count)
+    else:
+        batches.require_whole_batch_norm(network, count)
+
+
+def test_batch_norm_without_running_statistics_takes_the_batchs_in_evaluation_too() -> None:
+    norm = torch.nn.BatchNorm1d(4, track_running_stats=False).eval()
+    with pytest.raises(InputError, match="declare ghost batches"):
+        Batches(chunk=20).require_whole_batch_norm(torch.nn.Sequential(torch.nn.Linear(8, 4), norm), 40)
+    kept = torch.nn.BatchNorm1d(4).eval()
+    Batches(chunk=20).require_whole_batch_norm(torch.nn.Sequential(torch.nn.Linear(8, 4), kept), 40)
 
 
 def test_a_run_resumed_just_before_it_diverges_keeps_the_same_weights(device: torch.device, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -154,10 +155,60 @@ def test_fetch_refuses_what_it_cannot_verify_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_subset_command_gives_the_first_images_of_each_class(tmp_path: Path, small_set: dict[str, bytes]) -> None:
+def _bad_label(package: dict[str, bytes]) -> None:
+    package["package/train_lables.json"] = json.dumps(
+        [300, *json.loads(package["package/train_lables.json"])[1:]]
+    ).encode()
+
+
+NPM_DAMAGES = {
+    "labels cut short": lambda p: p.update({"package/test_lables.json": b"[1, 2"}),
+    "labels of another kind": lambda p: p.update({"package/test_lables.json": b"{}"}),
+    "a label too few": lambda p: p.update({"package/train_lables.json": b"[1]"}),
+    "no such label": _bad_label,
+    "no picture": lambda p: p.update({"package/test_batch.png": b"PNG"}),
+}
+
+
+@pytest.mark.parametrize("damage", NPM_DAMAGES)
+def test_a_damaged_npm_layout_is_one_line(tmp_path: Path, small_set: dict[str, bytes], damage: str) -> None:
+    package = _as_npm_package(small_set)
+    NPM_DAMAGES[damage](package)
+    where = _archive(tmp_path / "c.tgz", package)
+    with pytest.raises(InputError, match="is damaged") as caught:
+        fetch.fetch(fetch.FetchConfig(source=where, out=tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_with_any_flipped_bit_is_one_line_or_whole(tmp_path: Path, small_set: dict[str, bytes]) -> None:
+    whole = _archive(tmp_path / "c.tar.gz", small_set).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in rng.integers(0, len(whole), 60):
+        (tmp_path / "c.tar.gz").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with contextlib.suppress(InputError):
+            fetch.fetch(fetch.FetchConfig(source=tmp_path / "c.tar.gz", out=tmp_path / "out"))
+            refused -= 1
+        refused += 1
+    assert refused > 30
+
+
+def test_the_subset_command_gives_the_first_images_of_each_class(
+    tmp_path: Path, small_set: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, content in small_set.items():
         (tmp_path / name).write_bytes(content)
     out = tmp_path / "subset.bin"
     fetch.make_subset(fetch.SubsetConfig(full=tmp_path, out=out))
-    expected = cifar10.load_full(tmp_path)
-    assert out.read_bytes() == to_records(expected)
+    everything = cifar10.load_full(tmp_path)
+    assert out.read_bytes() == to_records(everything)  # ten images, of which 200 a class are all
+
+    monkeypatch.setattr(fetch, "EMBEDDED_PER_CLASS", 1)
+    fetch.make_subset(fetch.SubsetConfig(full=tmp_path, out=out))
+    labels = everything.labels.tolist()
+    first = [i for i, label in enumerate(labels) if label not in labels[:i]]
+    assert 0 < len(first) < len(labels)
+    kept = Images(everything.pixels[first], everything.labels[first])
+    found = parse_records(out.read_bytes(), "subset.bin", None)
+    assert sorted(found.labels.tolist()) == sorted(kept.labels.tolist())
+    assert {p.tobytes() for p in found.pixels} == {p.tobytes() for p in kept.pixels}

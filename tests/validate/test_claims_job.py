@@ -69,7 +69,7 @@ def test_a_tiny_plan_from_end_to_end(
 ) -> None:
     assert claims_job(config(tmp_path, plan=True)) == 0
     planned = capsys.readouterr().out
-    assert "derived from the base run" in planned
+    assert "known once the run that it is derived from is there" in planned
     assert not (tmp_path / "runs").exists()
 
     assert claims_job(config(tmp_path)) == 1
@@ -178,10 +178,14 @@ def test_every_claim_is_described_whole() -> None:
         ({"steps": 0}, ("--steps is 0", "above 0")),
         ({"crossing": -1}, ("--crossing is -1", "above 0")),
         ({"crossing": 150, "lr": 0.1}, ("--lr is 0.1 and --crossing is 150", "one of them")),
+        ({"crossing": 20}, ("--crossing is 20 of 420 steps", "from 50 to 270")),
+        ({"crossing": 271}, ("--crossing is 271", "or more --steps")),
+        ({"network": ("vgg11",), "steps": 250}, ("--crossing is 150 of 250 steps", "from 50 to 100")),
         ({"images_per_class": -5}, ("--images-per-class is -5", "above 0")),
         ({"images_per_class": 201}, ("201 images a class", "--data")),
         ({"roles": ("teacher",)}, ("--roles is teacher", "squared")),
         ({"preset": "paper"}, ("5000 images a class", "--data")),
+        ({"images_per_class": 5001, "data": Path("nowhere")}, ("5001 images a class", "5000 of CIFAR-10")),
         ({"preset": "paper", "data": Path("nowhere")}, ("nowhere", "data fetch")),
         ({"device": "cuda:99"}, ("--device is cuda:99", "cpu")),
     ],

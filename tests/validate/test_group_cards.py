@@ -63,6 +63,35 @@ def test_random_groups_of_real_images_rarely_have_findings() -> None:
     assert with_findings <= 6
 
 
+def test_what_both_groups_share_makes_no_room_for_false_findings_between_them() -> None:
+    """Groups at random from images with bright frames differ from all images, and from each other in nothing."""
+    images = load_embedded()
+    bright = np.flatnonzero(describe(images)[:, FEATURES.index("frame brightness")] > 0.75)
+    rng = np.random.default_rng(2)
+    between = 0
+    for _ in range(40):
+        of_bright = random_pair_like(PAIR, len(bright), rng)
+        pair = OpposingPair(bright[of_bright.positive], bright[of_bright.negative], 1.0, 1.0)
+        card = group_card(images, pair, rng, draws=700)
+        assert any(contrast != CONTRASTS[0] for contrast, *_ in card.findings())
+        found = card.findings(contrasts=CONTRASTS[:1])
+        alone = adjust(card.p_values[0], card.correction)  # not of all 33 p-values
+        assert sorted((feature, p) for _, feature, _, p in found) == sorted(
+            (feature, float(p)) for feature, p in zip(FEATURES, alone, strict=True) if p <= 0.05
+        )
+        between += bool(found)
+    assert between <= 6  # as above
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"draws": 0}, "number of draws is 0"), ({"correction": "bonferroni"}, "correction is bonferroni: give one of")],
+)
+def test_bad_options_of_a_card_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        group_card(_images(), PAIR, np.random.default_rng(0), **options)  # type: ignore[arg-type]
+
+
 def test_features_of_plain_images_are_their_colours() -> None:
     pixels = np.zeros((3, 3, 32, 32), np.uint8)
     pixels[0] = 255  # white

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sim import Architecture, build, descend
+from sim import Architecture, Batches, build, descend
 from sim.networks import last_linear
 from sim.networks.architecture import KINDS
+from validate import network_run
 from validate.cifar10 import load_embedded, standardise
 from validate.network_run import NetworkConfig, run_network
 from validate.probes import COLOURS, FLAT, FeatureProbe, colour_images
@@ -62,6 +65,24 @@ def test_a_run_with_probes_takes_the_steps_of_the_run_without() -> None:
     assert probed["probed"].values.tolist() == [0, 3, 6]
     np.testing.assert_allclose(probed["colour_probability"].sum("class"), 1, rtol=1e-5)
     assert probed["feature_norm"].shape == (3, 30)
+
+
+def test_the_probe_of_a_run_takes_the_runs_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all images would pass at once, whatever bound on memory the run keeps."""
+    taken: list[int | None] = []
+
+    class Watched(FeatureProbe):
+        def __post_init__(self) -> None:
+            taken.append(self.chunk)
+            super().__post_init__()
+
+    monkeypatch.setattr(network_run, "FeatureProbe", Watched)
+    architecture = Architecture(hidden=(8,))
+    config = NetworkConfig(architecture, images_per_class=3, steps=1, blocks_every=0, probe_every=1)
+    for chunk in (None, 7):
+        chunked = dataclasses.replace(config, batches=Batches(chunk=chunk))
+        run_network(chunked, load_embedded(), torch.device("cpu"), progress=False)
+    assert taken == [None, 7]
 
 
 def test_the_probe_reads_the_parameters_it_is_handed() -> None:

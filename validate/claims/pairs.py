@@ -9,4 +9,4 @@ from validate.windows import Windows
 
 def leading_pair(evidence: NetworkEvidence, windows: Windows) -> OpposingPair:
     """The strongest pair of the base run's selection window, by singular vectors."""
-    return singular_pairs(evidence.run["loss"].values[windows.select], count=1)[0]
+    return singular_pairs(evidence.run["loss"][windows.select], count=1)[0]

@@ -164,7 +164,7 @@ def _make(store: Store, settings: Mapping[str, PredictionSetting], config: Predi
         for name, setting in settings.items()
         for lr, of_size in setting.settings(config.seeds).items()
     }
-    plans = {key: make_plan(of_size, ROLES, store.runs) for key, of_size in sizes.items()}
+    plans = {key: make_plan(of_size, ROLES, store.runs, force=store.force) for key, of_size in sizes.items()}
     store, plans = make_ahead(store, config.jobs, sizes, plans)
     made: dict[str, list[str]] = {name: [] for name in settings}
     for (name, lr), of_size in sizes.items():
@@ -196,7 +196,10 @@ def _studied(runs: Path, prefix: str) -> Iterator[str]:
 
 
 def _print_plan(name: str, setting: PredictionSetting, config: PredictConfig, store: Store) -> None:
-    plans = {lr: make_plan(of_size, ROLES, config.runs) for lr, of_size in setting.settings(config.seeds).items()}
+    plans = {
+        lr: make_plan(of_size, ROLES, config.runs, force=config.force)
+        for lr, of_size in setting.settings(config.seeds).items()
+    }
     runs = list(itertools.chain.from_iterable(plans.values()))
     gradient = gradient_of_missing(runs, setting.network, store.images, store.device)
     for lr, plan in plans.items():
