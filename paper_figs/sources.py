@@ -181,7 +181,8 @@ class Sources:
     def _setting_of_kind(self, kind: str) -> Setting:
         # The quick figures draw from the first seeds of the standard preset, whose runs are measured closely.
         preset = PRESETS["standard" if self.preset == "quick" else self.preset]
-        return replace(preset.setting(kind), seeds=NETWORK_SEEDS[self.preset])
+        # Of networks whose seeds have step sizes of their own, figures draw those roles alone that take another anyway.
+        return replace(preset.setting(kind), seeds=NETWORK_SEEDS[self.preset], crossing=0)
 
     def _main_job_network(self) -> StoredRun:
         """The main job's run of the preset's first seed."""

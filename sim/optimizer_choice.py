@@ -57,8 +57,8 @@ class OptimizerChoice:
                 raise InputError(f"{name} is {value}: give a number of at least 0")
         if not 0 <= self.dampening <= 1:
             raise InputError(f"dampening is {self.dampening}: give a number from 0 to 1")
-        if self.kind == "momentum" and self.dampening and not self.momentum:
-            raise InputError(f"dampening is {self.dampening} without momentum, where PyTorch takes none: give 0")
+        if self.kind in ("momentum", "split_sgd") and self.dampening and not self.momentum:
+            raise InputError(f"dampening is {self.dampening} without momentum, where there is nothing to dampen: give 0")
 
     def factory(self) -> OptimizerFactory:
         """Makes the optimiser of parameters at a step size, for `sim.descend`.

@@ -104,7 +104,8 @@ def descend(
     Every example's loss is that of the forward pass whose gradient the step takes; its first, where the optimiser takes
     two. Chunks add up to the gradient of the batch's mean loss, each weighted by its size. With checkpoints, the run
     goes on from the latest one; killed and resumed, it gives the bits of the uninterrupted run (on the same device,
-    with as many threads).
+    with as many threads; on a GPU as far as its kernels give the same bits twice, which cuDNN's gradients of
+    convolutions do where `torch.backends.cudnn.deterministic` says so).
 
     Under torchrun all ranks call this together, each with all data: a step's chunks are cut into one piece a rank,
     gradients are summed and losses gathered in order, so that every rank takes the same step. Where
@@ -157,7 +158,7 @@ def descend(
         group["lr"] != asked for group, asked in zip(run.optimizer.param_groups, rates, strict=True)
     ):
         raise InputError(
-            f"the checkpoint is of another step size than {lr:g}, or beyond {steps} steps: begin elsewhere"
+            f"the checkpoint is of another step size than {lr:g}, or beyond {steps} steps: give another folder"
         )
     with progress_bar(range(first, steps), description, show=progress) as bar:
         for step in bar:

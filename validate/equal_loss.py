@@ -11,9 +11,9 @@ from validate.windows import Windows
 
 LEAST_STEPS = 12
 """A stretch has at least so many steps: six to choose a pair on and six to judge it on."""
-_STEPS_AT_ONCE = 64
 END_STEPS = 20
 """The losses at the two ends of the edge are medians over so many steps."""
+_STEPS_AT_ONCE = 64
 
 
 def edge_losses(run: xr.Dataset, windows: Windows) -> tuple[float, float]:

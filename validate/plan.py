@@ -68,7 +68,9 @@ def make_plan(setting: Setting, roles: Sequence[str], runs: Path, *, force: bool
     for seed in setting.seeds:
         config = setting.base(seed)
         if not setting.knows_step_size(seed):
-            planned += [PlannedRun(role, seed, None, False, *_cost_and_steps(role, None, setting)) for role in roles]
+            for role in roles:
+                like = derive(role, setting, seed, None)  # but for its step size
+                planned.append(PlannedRun(role, seed, None, False, *_cost_and_steps(role, like, setting)))
             continue
         base = finished_base(config, runs) if config.name in there else None
         crosses = base is not None or config.name not in there

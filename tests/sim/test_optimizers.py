@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sim.optimizers import SplitSGD, gradient_quantile
+from sim.optimizers import SAM, SplitSGD, gradient_quantile
 
 SHAPES = ((3, 4), (5,), ())
 
@@ -177,6 +177,25 @@ def test_bad_numbers_are_refused_in_pytorchs_words_also_in_a_group(bad: dict[str
         SplitSGD([weights], **{**good, **bad})
     with pytest.raises(ValueError, match=words):
         SplitSGD([{"params": [weights], **bad}], **good)
+
+
+@pytest.mark.parametrize("radius", [-1.0, math.nan, math.inf])
+def test_sam_refuses_a_bad_radius_also_in_a_group_and_gives_later_groups_its_own(radius: float) -> None:
+    weights, later = (nn.Parameter(torch.ones(1)) for _ in range(2))
+    with pytest.raises(ValueError, match=f"Invalid radius: {radius}"):
+        SAM([weights], lr=0.1, radius=radius)
+    with pytest.raises(ValueError, match=f"Invalid radius: {radius}"):
+        SAM([{"params": [weights], "radius": radius}], lr=0.1)
+    optimizer = SAM([weights], lr=0.1, radius=0.5)
+    optimizer.add_param_group({"params": [later]})
+
+    def half_square() -> None:
+        for p in (weights, later):
+            p.grad = p.detach().clone()
+
+    half_square()
+    optimizer.step(half_square)
+    assert weights.item() == later.item() == pytest.approx(1 - 0.1 * (1 + 0.5 / math.sqrt(2)))
 
 
 def test_sparse_and_complex_gradients_are_refused() -> None:

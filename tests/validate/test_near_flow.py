@@ -14,9 +14,10 @@ from sim import Architecture
 from theory import InputError
 from validate import near_flow as module
 from validate.cifar10 import load_embedded
-from validate.evidence import Store
+from validate.evidence import Store, open_store
 from validate.near_flow import RELATIVE, SHARPEST, NearFlowConfig, near_flow, step_size
 from validate.network_run import NetworkConfig, run_network
+from validate.plan import make_plan
 from validate.roles import Setting
 
 CPU = torch.device("cpu")
@@ -91,7 +92,10 @@ def test_a_store_makes_the_runs_once_and_each_seed_has_its_own_step_size(
     assert store.with_step_sizes(setting, make=False).base(0) == replace(SMALL, seed=0)
     assert "chosen once its run" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+    # Until then its runs are unknown: a finished run at the network's own step size is none of them.
+    assert {run.config for run in make_plan(setting, ("base", "gentle"), store.runs)} == {None}
     sized = store.with_step_sizes(setting)
+    assert None not in {run.config for run in make_plan(sized, ("base", "gentle"), store.runs)}
     sizes = [sized.base(seed).lr for seed in (0, 1)]
     assert sizes == [
         near_flow(NearFlowConfig.of(replace(SMALL, seed=seed), 20), load_embedded(), CPU, progress=False).attrs["lr"]
@@ -100,4 +104,8 @@ def test_a_store_makes_the_runs_once_and_each_seed_has_its_own_step_size(
     assert sizes != [SMALL.lr, SMALL.lr]
     assert f"seed 1: η = {sizes[1]:g}" in capsys.readouterr().out
     assert store.with_step_sizes(setting, make=False) == sized
+    made = {path: path.read_bytes() for path in store.runs.rglob("environment.json")}
+    planning = open_store(store.runs, tmp_path / "report", store.images, CPU, force=True, plan_only=True)
+    assert planning.with_step_sizes(setting, make=False) == sized
+    assert {path: path.read_bytes() for path in store.runs.rglob("environment.json")} == made, "a plan makes runs"
     assert store.with_step_sizes(replace(setting, crossing=0)).base(0).lr == SMALL.lr

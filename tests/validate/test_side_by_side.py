@@ -91,6 +91,14 @@ def test_two_jobs_end_in_the_bits_of_runs_made_one_by_one(tmp_path: Path, capsys
     assert not list(_units(both, SETTING, make_plan(SETTING, ROLES, both.runs), 1.0))
     assert not make_each_ahead(forced, 2, []).force
 
+    # A run of another configuration, or a damaged one, which the refusal says --force replaces, is not opened then.
+    kept = both.runs / NETWORK.name / "config.json"
+    kept.write_text(kept.read_text().replace('"steps": 265', '"steps": 264'))
+    with pytest.raises(InputError, match="give --force to replace it"):
+        make_plan(SETTING, ROLES, both.runs)
+    planned = make_plan(SETTING, ROLES, both.runs, force=True)
+    assert [(run.role, run.exists) for run in planned] == [(role, False) for role in ROLES]
+
 
 def test_one_job_makes_nothing_ahead(tmp_path: Path) -> None:
     store = Store(tmp_path, load_embedded(), CPU, force=True)
