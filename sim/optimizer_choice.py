@@ -58,7 +58,9 @@ class OptimizerChoice:
         if not 0 <= self.dampening <= 1:
             raise InputError(f"dampening is {self.dampening}: give a number from 0 to 1")
         if self.kind in ("momentum", "split_sgd") and self.dampening and not self.momentum:
-            raise InputError(f"dampening is {self.dampening} without momentum, where there is nothing to dampen: give 0")
+            raise InputError(
+                f"dampening is {self.dampening} without momentum, where there is nothing to dampen: give 0"
+            )
 
     def factory(self) -> OptimizerFactory:
         """Makes the optimiser of parameters at a step size, for `sim.descend`.

@@ -133,11 +133,11 @@ def with_choices(
 
 
 def _require_windows(crossing: int, steps: int) -> None:
-    last = steps - SELECT_STEPS - EVALUATE_STEPS
-    if not EARLIEST_CROSSING <= crossing <= last:
+    after = SELECT_STEPS + EVALUATE_STEPS
+    if crossing < EARLIEST_CROSSING or crossing + after > steps:
         raise InputError(
-            f"--crossing is {crossing} of {steps} steps: claims look at crossings from step {EARLIEST_CROSSING} on that"
-            f" leave {steps - last} steps; give one from {EARLIEST_CROSSING} to {last}, or more --steps"
+            f"--crossing is {crossing} of {steps} steps: claims look at crossings from step {EARLIEST_CROSSING} on and at"
+            f" the {after} steps after them; give one of at least {EARLIEST_CROSSING}, or more --steps"
         )
 
 

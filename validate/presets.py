@@ -59,12 +59,12 @@ def _measured(kind: str) -> NetworkConfig:
     return replace(CPU_FORMS[kind], snapshot_every=30, probe_every=10, step_lengths=True)
 
 
-def _brief(kind: str) -> NetworkConfig:
+def _brief(kind: str, steps: int = 330) -> NetworkConfig:
     """The same on half of the images for fewer steps, measured half as often, for runs of one afternoon.
 
     No claim reads the blocks' sharpness, which takes as long there as all the rest of a run.
     """
-    return replace(_measured(kind), images_per_class=50, steps=330, measure_every=20, blocks_every=0)
+    return replace(_measured(kind), images_per_class=50, steps=steps, measure_every=20, blocks_every=0)
 
 
 def _full(kind: str, *, lr: float) -> NetworkConfig:
@@ -99,7 +99,7 @@ PRESETS: Mapping[str, Preset] = {
         {
             "mlp": _PERCEPTRON,
             "vgg11": Setting(
-                _brief("vgg11"), _SEEDS[:3], batch=50, sgd_lr=0.02, sgd_steps=600, crossing=150, edge=_FEWEST
+                _brief("vgg11", 370), _SEEDS[:3], batch=50, sgd_lr=0.02, sgd_steps=600, crossing=150, edge=_FEWEST
             ),
             "resnet18": Setting(_brief("resnet18"), _SEEDS[:3], crossing=150, edge=_FEWEST),
             "vit": Setting(_brief("vit"), _SEEDS[:3], crossing=150, edge=_FEWEST),

@@ -229,7 +229,10 @@ def test_a_run_begun_from_a_snapshot_repeats_the_rest() -> None:
         ({"kind": "adam", "epsilon": -1.0}, "epsilon is -1.0"),
         ({"kind": "adam", "epsilon": float("inf")}, "epsilon is inf"),  # it would stand still
         ({"kind": "momentum", "momentum": 0.0, "dampening": 0.5}, "dampening is 0.5 without momentum"),
-        ({"kind": "split_sgd", "threshold": 1.0, "momentum": 0.0, "dampening": 0.5}, "dampening is 0.5 without momentum"),
+        (
+            {"kind": "split_sgd", "threshold": 1.0, "momentum": 0.0, "dampening": 0.5},
+            "dampening is 0.5 without momentum",
+        ),
         ({"kind": "split_sgd", "threshold": float("nan")}, "threshold is nan"),
         ({"kind": "split_sgd", "threshold": 1.0, "sign_lr": -0.1}, "sign_lr is -0.1"),
     ],

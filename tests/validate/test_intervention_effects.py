@@ -206,7 +206,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_takes_each_seeds_own_step_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting = dataclasses.replace(SETTING, network=NETWORK, crossing=15)
+    network = dataclasses.replace(NETWORK, steps=200)
+    setting = dataclasses.replace(SETTING, network=network, crossing=50)
     monkeypatch.setitem(presets.PRESETS, "tiny", Preset({"mlp": setting}))  # type: ignore[arg-type]
     of = InterventionsConfig(preset="tiny", kinds=("remove",), device="cpu", runs=tmp_path, plan=True, seeds=(5,))
     assert interventions_job(of) == 0
