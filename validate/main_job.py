@@ -136,8 +136,8 @@ def _require_windows(crossing: int, steps: int) -> None:
     after = SELECT_STEPS + EVALUATE_STEPS
     if crossing < EARLIEST_CROSSING or crossing + after > steps:
         raise InputError(
-            f"--crossing is {crossing} of {steps} steps: claims look at crossings from step {EARLIEST_CROSSING} on and at"
-            f" the {after} steps after them; give one of at least {EARLIEST_CROSSING}, or more --steps"
+            f"--crossing is {crossing} of {steps} steps: claims look at crossings from step {EARLIEST_CROSSING} on and"
+            f" at the {after} steps after them; give one of at least {EARLIEST_CROSSING}, or more --steps"
         )
 
 

@@ -38,7 +38,7 @@ configurations = st.builds(
     optimizer=st.builds(
         OptimizerChoice,
         kind=st.sampled_from(["gd", "momentum", "adam", "sam"]),
-        momentum=st.floats(0, 0.99),
+        momentum=st.floats(0.01, 0.99),
         dampening=st.floats(0, 1),
         radius=st.floats(0, 1),
     ),
