@@ -14,7 +14,7 @@ import xarray as xr
 from sim import Architecture
 from sim.runs import Run
 from theory import InputError
-from validate import edge_study, evidence, plan, presets
+from validate import edge_study, evidence, main_job, plan, presets
 from validate.cifar10 import load_embedded
 from validate.claims import CLAIMS, Bound, Claim, Evidence, NetworkEvidence, judge
 from validate.claims_job import ClaimsConfig, claims_job, claims_named, describe
@@ -293,8 +293,13 @@ def test_images_and_steps_of_the_plan_are_those_given(tmp_path: Path, capsys: py
 
 
 @pytest.mark.usefixtures("tiny")
-def test_step_sizes_of_each_seed_are_chosen_before_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = config(tmp_path, claims=("C3",), crossing=50, steps=200, seeds=(0, 1))
+def test_step_sizes_of_each_seed_are_chosen_before_the_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main_job, "EARLIEST_CROSSING", 15)  # with windows of a tiny run's size, as `tiny` has them
+    monkeypatch.setattr(main_job, "SELECT_STEPS", 10)
+    monkeypatch.setattr(main_job, "EVALUATE_STEPS", 10)
+    asked = config(tmp_path, claims=("C3",), crossing=15, seeds=(0, 1))
     assert claims_job(dataclasses.replace(asked, plan=True)) == 0
     assert "chosen once its run" in capsys.readouterr().out
     assert claims_job(asked) == 1
