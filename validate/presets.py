@@ -60,7 +60,7 @@ def _measured(kind: str) -> NetworkConfig:
 
 
 def _brief(kind: str, steps: int = 330) -> NetworkConfig:
-    """The same on half of the images for fewer steps, measured half as often, for runs of one afternoon.
+    """The same on half of the images for fewer steps, measured half as often, for runs of an hour or two.
 
     No claim reads the blocks' sharpness, which takes as long there as all the rest of a run.
     """
@@ -93,8 +93,8 @@ _PERCEPTRON = Setting(_measured("mlp"), _SEEDS, batch=100)
 # Statistics and thresholds were fixed on seeds 0–6 and 100–102 (docs/claims.md): none of those is used here.
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset({"mlp": Setting(NetworkConfig(), seeds=(7, 8, 9))}, QUICK_CLAIMS),
-    # Every claim on every network, in no more than 90 minutes on two cores. Each seed gets a step size of its own, so
-    # that 330 steps hold any seed's crossing and the 150 steps after it.
+    # Every claim on every network, in an hour and a half or so on two cores (docs/performance.md). Each seed gets a step
+    # size of its own, so that 330 steps hold its crossing and the 150 steps after it; VGG-11's may come 50 steps late.
     "standard": Preset(
         {
             "mlp": _PERCEPTRON,
