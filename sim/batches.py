@@ -55,16 +55,17 @@ class Batches:
         Raises:
             InputError: the statistics would be those of chunks, and `ghost` is off; or those of one example.
         """
+        if not takes_batch_statistics(network):
+            return
         batch = min(self.size or count, count)
-        ends = {batch, count % batch} - {0}  # the last minibatch of an epoch may be smaller
-        chunks = {min(self.chunk or end, end) for end in ends} | {end % (self.chunk or end) for end in ends} - {0}
-        if count > 1 and 1 in chunks and takes_batch_statistics(network):
+        last = -(-count // batch) - 1  # minibatch of an epoch, which may be smaller
+        parts = [part for step in (0, last) for part in self.of_step(step, count, torch.device("cpu"))]
+        if count > 1 and any(examples_in([part]) == 1 for part in parts):
             raise InputError(
                 f"{count} examples in batches of {batch} and chunks of {self.chunk or batch} leave one example alone, "
                 "which batch normalisation takes no statistics from: give other sizes"
             )
-        cut = self.chunk is not None and self.chunk < min(self.size or count, count)
-        if cut and takes_batch_statistics(network) and not self.ghost:
+        if self.chunk is not None and self.chunk < batch and not self.ghost:
             raise InputError(
                 f"chunk of {self.chunk} examples cuts the batch that batch normalisation takes its statistics from: "
                 "declare ghost batches or leave the chunk out"

@@ -152,15 +152,7 @@ def descend(
     weights = None if example_weights is None else example_weights.float()
     objective = _Objective(network, inputs, labels, loss, weights, arithmetic, whole)
     run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
-    rates = [group["lr"] for group in run.optimizer.param_groups]
-    first = run.resume(checkpoints)
-    if first > steps or any(
-        group["lr"] != asked for group, asked in zip(run.optimizer.param_groups, rates, strict=True)
-    ):
-        raise InputError(
-            f"the checkpoint is of another step size than {lr:g}, or beyond {steps} steps: give another folder"
-        )
-    with progress_bar(range(first, steps), description, show=progress) as bar:
+    with progress_bar(range(run.resume(checkpoints, steps), steps), description, show=progress) as bar:
         for step in bar:
             parts = batches.of_step(step, count, device)
             run.keep_buffers()
@@ -298,14 +290,20 @@ class _State:
             "record": self.record.state_dict(),
         }
 
-    def resume(self, checkpoints: Checkpoints | None) -> int:
-        """Goes back to the latest checkpoint; the number of steps taken, 0 without one."""
+    def resume(self, checkpoints: Checkpoints | None, steps: int) -> int:
+        """Goes back to the latest checkpoint of a run of so many steps; the number taken, 0 without one."""
         latest = None if checkpoints is None else checkpoints.latest()
         if latest is None:
             return 0
         step, state = latest
-        self.network.load_state_dict(state["network"])
+        asked = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        if step > steps or asked != [group["lr"] for group in self.optimizer.param_groups]:
+            raise InputError(
+                f"the checkpoint is of another step size than {asked[0]:g}, or beyond {steps} steps: "
+                "give another folder"
+            )
+        self.network.load_state_dict(state["network"])
         with torch.no_grad():
             for kept, stored in zip(self.previous, state["previous"], strict=True):
                 kept.copy_(stored)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import xarray as xr
@@ -124,4 +124,6 @@ def _with_choices(setting: Setting, config: ScoreConfig) -> Setting:
     """The setting with the seeds and the number of steps given; step sizes are checked here too."""
     for lr in config.lr or ():
         require_positive("--lr", lr)
+    # The network's step size or the given ones, for every seed: none is chosen for each, and none has to cross.
+    setting = replace(setting, crossing=0)
     return with_choices(setting, config.seeds or setting.seeds[:SEEDS], None, steps=config.steps)

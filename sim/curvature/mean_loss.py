@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sim.batches import takes_batch_statistics
 from theory.command_line import InputError
 
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -64,11 +65,7 @@ class MeanLoss:
     @property
     def divisible(self) -> bool:
         """Whether the loss is the sum of its chunks' losses: false with batch norm over the whole batch."""
-        norms = (m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._NormBase))
-        return self.ghost_batches or not any(
-            (m.training or m.running_mean is None) and not isinstance(m, nn.modules.instancenorm._InstanceNorm)
-            for m in norms
-        )
+        return self.ghost_batches or not takes_batch_statistics(self.network)
 
     def group(self, examples: Tensor) -> MeanLoss:
         """Mean loss over some examples, given by index or by a mask: its Hessian is that of the group.

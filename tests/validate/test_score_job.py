@@ -19,7 +19,7 @@ from validate.network_run import NetworkConfig
 from validate.opposing_score import OpposingScore
 from validate.presets import PRESETS, Preset
 from validate.roles import Setting
-from validate.score_job import ScoreConfig, _step_sizes, score_job
+from validate.score_job import ScoreConfig, _step_sizes, _with_choices, score_job
 from validate.scores_at_equal_loss import EqualLoss
 
 
@@ -110,6 +110,9 @@ def test_the_command_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert score_job(config) == 0
     assert (tmp_path / "report" / "score.md").read_bytes() == before
     assert _step_sizes(PRESETS["standard"].settings["mlp"], ScoreConfig()) == (0.05, 0.08)
+    # A setting that chooses each seed's step size bounds nothing here.
+    short = _with_choices(PRESETS["standard"].settings["vgg11"], ScoreConfig(steps=100))
+    assert (short.network.steps, short.base(10).lr) == (100, short.network.lr)
 
 
 @pytest.mark.parametrize(
