@@ -23,7 +23,7 @@ from sim.curvature import (
 )
 from sim.curvature.eigensolver import Criterion
 from sim.curvature.leading_inputs import LeadingInputs, begins_linearly
-from sim.curvature.mean_loss import leaves_at
+from sim.curvature.mean_loss import flatten, leaves_at
 from sim.curvature.over_ranks import own_part
 from sim.curvature.scouting import FLOAT32_NOISE, LEADING_INPUTS_NOISE, Lookout, Scout, error_of, scouted
 from sim.curvature.tracking import BlockTracker
@@ -34,6 +34,11 @@ from sim.record import Record
 from theory.command_line import InputError, require_positive
 
 Hessian = HessianOperator | MeanLossHessian | SummedOperator
+
+_NEAR = 0.06
+"""Part of the way from the last midpoint within which an iterate's eigenvectors are the better start for a midpoint.
+Below the edge the iterate is half a step away, of the ten or twenty since; across the valley, at the edge, a seventh of
+the way and more, and the last midpoint's are better (benchmarks/curvature.py, on five networks)."""
 
 
 @dataclass
@@ -120,6 +125,7 @@ class SharpnessProbe:
         self._leading: LeadingInputs | None = None
         self._lookout = Lookout(self._generator)
         self._sizes = [p.numel() for p in self.network.parameters()]
+        self._last_midpoint: Tensor | None = None
         self._declare()
 
     def __call__(self, step: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
@@ -133,6 +139,7 @@ class SharpnessProbe:
             self._measure_blocks(step, hessian, scout)
         if self.midpoint:
             halfway = [p.detach() - self.lr / 2 * g for p, g in zip(parameters, gradients, strict=True)]
+            self._choose_start(flatten([p.detach() for p in parameters]), flatten(halfway))
             self._measure_whole("midpoint", *self._hessian(halfway))
 
     def dataset(self) -> xr.Dataset:
@@ -162,7 +169,7 @@ class SharpnessProbe:
         record = {} if self.record.folder else self.record.state_dict()
         trackers = {place: tracker.state_dict() for place, tracker in self._trackers.items()}
         state = {"generator": self._generator.get_state(), "trackers": trackers, "blocks": self._blocks.state_dict()}
-        state["lookout"] = self._lookout.state_dict()
+        state |= {"lookout": self._lookout.state_dict(), "last_midpoint": self._last_midpoint}
         return {**state, "record": record}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -174,6 +181,8 @@ class SharpnessProbe:
         self._blocks.load_state_dict(state["blocks"], device)
         if "lookout" in state:  # not in checkpoints of earlier versions, whose blocks' search starts anew too
             self._lookout.load_state_dict(state["lookout"], device)
+        last = state.get("last_midpoint")
+        self._last_midpoint = None if last is None else last.to(device)
         if state["record"]:
             self.record.load_state_dict(state["record"])
 
@@ -235,6 +244,12 @@ class SharpnessProbe:
             chunk=self.batches.chunk if self.batches.ghost else None,
             deferred=deferred,
         )
+
+    def _choose_start(self, iterate: Tensor, midpoint: Tensor) -> None:
+        """Lets the midpoint's search start from what the iterate's has just found, where the two points are near."""
+        last, self._last_midpoint = self._last_midpoint, midpoint
+        if last is None or (midpoint - iterate).norm() < _NEAR * (midpoint - last).norm():
+            self._trackers["midpoint"].start_from(self._trackers["iterate"])
 
     def _measure_whole(self, place: str, hessian: Hessian, scout: Scout | None) -> None:
         pairs = self._trackers[place].refresh(hessian, scout)

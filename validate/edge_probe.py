@@ -16,6 +16,7 @@ from sim.curvature import (
     HessianOperator,
     MeanLoss,
     MeanLossHessian,
+    curvature_derivatives,
     example_curvatures,
     sharpness_gradient,
     top_eigenpairs,
@@ -147,13 +148,18 @@ class EdgeProbe:
 
     def _measure_curvature(self, point: Sequence[Tensor], slope: Tensor) -> Tensor:
         """What is measured at the midpoint, ``point``; returns every example's curvature along the bounce."""
-        hessian, downhill = self._hessian(point), -self.objective.gradient(point, self.what.chunk)
+        hessian = self._hessian(point)
+        if isinstance(hessian, HessianOperator):  # it has the gradient that its graph is of
+            downhill = -hessian.gradient
+        else:
+            downhill = -self.objective.gradient(point, self.what.chunk)
         pairs = self._tracker.refresh(hessian)
         v = pairs.vectors[0]
         assert self._fixed is not None
         assert self._top is not None
         self._top = v if torch.dot(v, self._top) >= 0 else -v
-        rise, across = self._rise(point, v)
+        rise, curvature = self._rise(point, v)
+        across = _across(rise, v)
         numbers = (
             pairs.values[0],
             pairs.residuals[0],
@@ -169,28 +175,28 @@ class EdgeProbe:
             # θ_{t+1} − 2θ_t + θ_{t−1} = −η(g_t − g_{t−1}) = −4β for an iterate that alternates by ±β
             beta = self.lr / 4 * (slope - self._last_slope)
             self._bounce = beta / beta.norm()
-            across = self._rise(point, self._bounce)[1]
+            along, curvature = self._rise(point, self._bounce)
+            across = _across(along, self._bounce)
             along_bounce = (
                 torch.dot(self._bounce, v) ** 2,
                 torch.dot(beta, beta),
-                torch.dot(self._bounce, hessian.matvec(self._bounce)),
+                self.objective.chunk_weights(slice(None)).double() @ curvature.double(),  # vᵀ H v = Σ_i w_i vᵀ ∇²ℓ_i v
                 torch.dot(across, downhill),
                 torch.dot(across, across),
             )
             bounce = dict(zip(BOUNCE, map(float, along_bounce), strict=True))
         for name, value in (values | bounce).items():
             self.record.append(name, value)
-        along = v if self._bounce is None else self._bounce
-        curvature = example_curvatures(self.objective, along, list(point), chunk=self.what.chunk)
         self.record.append("curvature", curvature)
         return curvature
 
     def _rise(self, point: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient of the curvature along a unit direction held fixed, and its part across that direction."""
-        rise = sharpness_gradient(
-            self.objective, direction, list(point), chunk=self.what.chunk, method=self.what.third_derivative
-        )
-        return rise, rise - torch.dot(rise, direction) * direction
+        """Gradient of the curvature along a unit direction held fixed, and every example's curvature along it."""
+        objective, at, chunk = self.objective, list(point), self.what.chunk
+        if self.what.third_derivative == "exact":
+            return curvature_derivatives(objective, direction, at, chunk=chunk)
+        rise = sharpness_gradient(objective, direction, at, chunk=chunk, method=self.what.third_derivative)
+        return rise, example_curvatures(objective, direction, at, chunk=chunk)
 
     def _measure_groups(self, parameters: Sequence[Tensor], slope: Tensor, curvature: Tensor) -> None:
         n, m = len(self.objective), len(self.pair.positive)
@@ -245,3 +251,8 @@ class EdgeProbe:
             "gradient_norm": norms.double().cpu().numpy(),
             "curvature": np.array([each[pair.positive].mean(), each[pair.negative].mean()]),
         }
+
+
+def _across(gradient: Tensor, direction: Tensor) -> Tensor:
+    """Its part across a unit direction."""
+    return gradient - torch.dot(gradient, direction) * direction

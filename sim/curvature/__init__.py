@@ -15,7 +15,7 @@ from sim.curvature.operators import (
 )
 from sim.curvature.over_ranks import SummedOperator
 from sim.curvature.spectral_density import SpectralDensity, spectral_density
-from sim.curvature.third_derivatives import example_curvatures, sharpness_gradient
+from sim.curvature.third_derivatives import curvature_derivatives, example_curvatures, sharpness_gradient
 from sim.curvature.tracking import EigenpairTracker
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "MeanLossHessian",
     "SpectralDensity",
     "SummedOperator",
+    "curvature_derivatives",
     "example_curvatures",
     "growth_factor",
     "layer_blocks",

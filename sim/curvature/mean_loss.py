@@ -116,7 +116,13 @@ class MeanLoss:
         each = self.loss(outputs, self.targets[chunk])
         if each.shape != outputs.shape[:1]:
             raise InputError(f"losses have shape {list(each.shape)}: give one for each of {len(outputs)} examples")
-        return each.sum() / len(self) if self.weights is None else each @ self.weights[chunk].to(each)
+        return each.sum() / len(self) if self.weights is None else each @ self.chunk_weights(chunk).to(each)
+
+    def chunk_weights(self, chunk: slice) -> Tensor:
+        """(m,) weights w_i of a chunk's examples."""
+        if self.weights is not None:
+            return self.weights[chunk]
+        return torch.full((len(self.inputs[chunk]),), 1 / len(self), device=self.inputs.device)
 
     def of_chunk(self, parameters: Sequence[Tensor], chunk: slice) -> Tensor:
         """The chunk's part of the loss at the given parameters."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -53,13 +53,8 @@ def sharpness_gradient(
     if method == "difference":
         return _difference(objective, unit, point, chunk)
     leaves = leaves_at(point)
-    directions = unflatten(unit, leaves)
     total = torch.zeros_like(unit)
-    for piece in objective.chunks(chunk):
-        loss = objective.of_chunk(leaves, piece)
-        _refuse_wrong_third_derivatives(loss)
-        slope = _along(gradients(loss, leaves, create_graph=True), directions)  # ∇L · v
-        curvature = _along(gradients(slope, leaves, create_graph=True), directions)  # vᵀ H v
+    for curvature, _ in _curvatures(objective, unit, leaves, chunk):
         total += flatten(gradients(curvature, leaves))
     return total
 
@@ -70,7 +65,7 @@ def example_curvatures(
     """Every example's curvature along a unit direction, vᵀ ∇²ℓ_i v, in one pass over the data.
 
     Its mean over any group of examples is the Rayleigh quotient of that group's Hessian, without the objective's
-    weights. The curvature Σ_i u_i vᵀ∇²ℓ_i v is linear in weights u, and its derivative in them is the answer: about
+    weights. The curvature Σ_i w_i vᵀ∇²ℓ_i v is linear in the weights w, and its derivative in them is the answer: about
     four gradients for all examples together.
 
     Args:
@@ -86,16 +81,48 @@ def example_curvatures(
         InputError: a fused layer or batch norm, as in `sharpness_gradient`.
     """
     leaves = leaves_at(list(objective.network.parameters()) if parameters is None else parameters)
-    directions = unflatten(vector / vector.norm(), leaves)
-    parts = []
+    pieces = _curvatures(objective, vector / vector.norm(), leaves, chunk)
+    return torch.cat([gradients(curvature, [weights])[0] for curvature, weights in pieces])
+
+
+def curvature_derivatives(
+    objective: MeanLoss, vector: Tensor, parameters: Sequence[Tensor] | None = None, *, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """`sharpness_gradient` and `example_curvatures` along the same direction, for little more than one of them.
+
+    Args:
+        objective: the loss.
+        vector: (size,) direction; it is normalised.
+        parameters: the point θ; the network's own when not given.
+        chunk: number of examples at once; all when not given.
+
+    Returns:
+        (size,) ∇_θ (vᵀ H v) at fixed v, and (n,) vᵀ ∇²ℓ_i v.
+
+    Raises:
+        InputError: a fused layer or batch norm, as in `sharpness_gradient`.
+    """
+    leaves = leaves_at(list(objective.network.parameters()) if parameters is None else parameters)
+    unit = vector / vector.norm()
+    total, parts = torch.zeros_like(unit), []
+    for curvature, weights in _curvatures(objective, unit, leaves, chunk):
+        *of_leaves, of_weights = gradients(curvature, [*leaves, weights])
+        total += flatten(of_leaves)
+        parts.append(of_weights)
+    return total, torch.cat(parts)
+
+
+def _curvatures(
+    objective: MeanLoss, unit: Tensor, leaves: Sequence[Tensor], chunk: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each chunk's vᵀ H v = Σ_i w_i vᵀ ∇²ℓ_i v, with its graph to the parameters, and the weights w."""
+    directions = unflatten(unit, leaves)
     for piece in objective.chunks(chunk):
         each = objective.loss(objective.outputs(leaves, piece), objective.targets[piece])
         _refuse_wrong_third_derivatives(each)
-        weights = torch.ones_like(each).requires_grad_()
-        slope = _along(gradients(each @ weights, leaves, create_graph=True), directions)
-        curvature = _along(gradients(slope, leaves, create_graph=True), directions)
-        parts.append(gradients(curvature, [weights])[0])
-    return torch.cat(parts)
+        weights = objective.chunk_weights(piece).to(each, copy=True).requires_grad_()
+        slope = _along(gradients(each @ weights, leaves, create_graph=True), directions)  # ∇L · v
+        yield _along(gradients(slope, leaves, create_graph=True), directions), weights
 
 
 def _along(parts: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:

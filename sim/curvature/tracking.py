@@ -107,6 +107,10 @@ class EigenpairTracker:
         self.products += pairs.products
         return replace(pairs, verified=pairs.verified or (seen and start.recycled is not None))
 
+    def start_from(self, other: EigenpairTracker) -> None:
+        """Lets the next refresh start from what the other tracker's last one has found, at a point that is nearer."""
+        self.recycled, self.restricted = other.recycled, other.restricted
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next refresh depends on, but the generator."""
         pools = {"recycled": self.recycled, "restricted": self.restricted}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -212,6 +214,46 @@ def test_a_tracker_goes_on_from_its_state_to_the_same_bits() -> None:
         assert torch.equal(again.values, pairs.values)
         assert torch.equal(again.vectors, pairs.vectors)
     assert (resumed.products, resumed.refreshes) == (whole.products, whole.refreshes)
+
+
+def test_a_midpoint_starts_from_the_iterate_where_that_is_nearer_than_the_last_midpoint() -> None:
+    x = torch.randn(60, 8, generator=_generator(2))
+    y = torch.randint(0, 3, (60,), generator=_generator(3))
+    network = mlp([8, 12, 12, 3], "tanh", seed=1)
+    start = [p.detach() for p in network.parameters()]
+    drift, bounce = ([torch.randn(p.shape, generator=_generator(seed)) for p in start] for seed in (4, 5))
+
+    def points(swing: float) -> Iterator[tuple[int, list[Tensor], list[Tensor]]]:
+        """Midpoints that drift by 0.1 from look to look, and iterates half a step from them, with η = 2."""
+        for look in range(6):
+            on = zip(start, drift, bounce, strict=True)
+            yield 10 * look, [p + 0.1 * look * d + swing * b for p, d, b in on], [swing * b for b in bounce]
+
+    def probe() -> SharpnessProbe:
+        return SharpnessProbe(network, x, y, 2.0, blocks_every=0)
+
+    spent = {}
+    for swing in (0.002, 0.05):  # a fiftieth of the way, as before the edge, and half of it, across a valley
+        whole, first, second = probe(), probe(), probe()
+        calls = list(points(swing))
+        for call in calls:
+            whole(*call)
+        near, far = (whole._trackers[place].products for place in ("midpoint", "iterate"))
+        spent[swing] = near / far
+        for call in calls[:3]:
+            first(*call)
+        second.load_state_dict(first.state_dict())
+        for call in calls[3:]:
+            first(*call)
+            second(*call)
+        for one in (first, second):
+            assert all(
+                np.array_equal(one.dataset()[name].values[-3:], whole.dataset()[name].values[-3:])
+                for name in ("sharpness_midpoint", "sharpness_iterate", "residual_midpoint")
+            )
+        assert whole.dataset()["converged_midpoint"].all()
+    assert spent[0.002] < 0.7
+    assert spent[0.05] == pytest.approx(1, abs=0.2)  # each from its own
 
 
 def test_a_residual_of_a_millionth_on_request() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,14 @@ from strategies import models_with_states
 from torch import Tensor, nn
 
 from sim import mlp
-from sim.curvature import MeanLoss, MeanLossHessian, example_curvatures, rayleigh_quotient, sharpness_gradient
+from sim.curvature import (
+    MeanLoss,
+    MeanLossHessian,
+    curvature_derivatives,
+    example_curvatures,
+    rayleigh_quotient,
+    sharpness_gradient,
+)
 from theory import InputError, Model, State, hessian
 from theory.curvature import sharpness
 
@@ -156,6 +165,20 @@ def test_examples_curvatures_are_those_of_their_own_hessians(activation: str, ch
     own = [rayleigh_quotient(MeanLossHessian(objective.group(torch.tensor([i]))), vector) for i in range(20)]
     np.testing.assert_allclose(found, own, rtol=1e-8, atol=1e-10)
     assert float(found.mean()) == pytest.approx(rayleigh_quotient(MeanLossHessian(objective), vector), rel=1e-9)
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_one_graph_gives_the_gradient_and_the_examples_curvatures(chunk: int | None) -> None:
+    weights = torch.linspace(0, 0.1, 20, dtype=torch.float64)  # one example is left out
+    objective = replace(_objective(), weights=weights)
+    vector = torch.randn(43, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    rise, each = curvature_derivatives(objective, 3 * vector, chunk=chunk)
+    np.testing.assert_allclose(rise, sharpness_gradient(objective, vector, chunk=chunk), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(each, example_curvatures(objective, vector, chunk=chunk), rtol=1e-12, atol=1e-14)
+    assert float(weights @ each) == pytest.approx(rayleigh_quotient(MeanLossHessian(objective), vector), rel=1e-9)
+    assert not weights.requires_grad
+    by_difference = sharpness_gradient(objective, vector, method="difference")
+    np.testing.assert_allclose(rise, by_difference, rtol=1e-5, atol=1e-7)
 
 
 def test_a_linear_network_has_no_third_derivative() -> None:
