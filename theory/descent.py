@@ -7,11 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from theory.command_line import require_positive
-from theory.model import Model, State, gradient
-from theory.symbolic import Array
+from theory.model import Model, State, vector_gradient
+from theory.symbolic import Array, VectorMap
 from theory.trajectory import Trajectory
-
-VectorMap = Callable[[Array], Array]
 
 
 def gradient_descent(model: Model, start: State, lr: float, steps: int) -> Trajectory:
@@ -33,7 +31,7 @@ def gradient_descent(model: Model, start: State, lr: float, steps: int) -> Traje
     >>> gradient_descent(m, State(1.0, [0.0], [0.5]), lr=0.1, steps=1).state.s[1]  # (1 − 0.1) · 0.5
     array([0.45])
     """
-    return descend(lambda state: gradient(model, state), start, lr, steps)
+    return descend_vectors(vector_gradient(model), start, lr, steps)
 
 
 def descend(
@@ -59,17 +57,24 @@ def descend(
     >>> descend(double, State(1.0, [1.0], [1.0]), lr=0.25, steps=2).state.c  # (1 − 0.5)ᵗ
     array([1.  , 0.5 , 0.25])
     """
+    d1 = start.b.shape[-1]
+    return descend_vectors(lambda vector: slope(State.from_vector(vector, d1)).vector, start, lr, steps, displacement)
+
+
+def descend_vectors(
+    slope: VectorMap, start: State, lr: float, steps: int, displacement: VectorMap | None = None
+) -> Trajectory:
+    """`descend` with the loss's gradient as a map of vectors (c, b, s)."""
     require_positive("lr", lr)
     require_positive("steps", steps)
-    d1 = start.b.shape[-1]
     vectors, diverged_at = iterate(
-        lambda vector: slope(State.from_vector(vector, d1)).vector,
+        slope,
         start.vector,
         steps,
         (lambda gradient_vector: lr * gradient_vector) if displacement is None else displacement,
     )
     time = np.asarray(lr * np.arange(len(vectors)), dtype=np.float64)
-    return Trajectory(time, State.from_vector(vectors, d1), diverged_at=diverged_at)
+    return Trajectory(time, State.from_vector(vectors, start.b.shape[-1]), diverged_at=diverged_at)
 
 
 def iterate(slope: VectorMap, start: Array, steps: int, displacement: VectorMap) -> tuple[Array, int | None]:

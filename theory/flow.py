@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.sparse import csc_array, diags_array
 
 from theory.command_line import InputError
-from theory.model import Model, State, gradient
+from theory.model import Model, State, vector_gradient
 from theory.symbolic import Array
 from theory.trajectory import Trajectory
 
@@ -51,10 +51,10 @@ def gradient_flow(
     at = np.atleast_1d(np.asarray(times, dtype=np.float64))
     if at.size == 0 or at[0] < 0 or (np.diff(at) <= 0).any():
         raise InputError("times of the flow must increase from a first one of at least 0")
-    d1 = model.beta.size
+    slope, d1 = vector_gradient(model), model.beta.size
 
     def velocity(_: float, vector: Array) -> Array:
-        return -gradient(model, State.from_vector(vector, d1)).vector
+        return -slope(vector)
 
     def c_velocity(t: float, vector: Array) -> float:
         return float(velocity(t, vector)[0])

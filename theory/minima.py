@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from theory.command_line import InputError, require_positive
 from theory.curvature import layer_sharpness, sharpness
 from theory.limits import flow_limit
-from theory.model import Model, State, balancedness, gradient
+from theory.model import Model, State, balancedness, vector_gradient
 from theory.symbolic import Array
 
 _AT_REST = 1e-20
@@ -128,14 +128,13 @@ def balancedness_drift(model: Model, start: State, *, rtol: float = 1e-10) -> fl
     Raises:
         InputError: the flow did not come to rest, or could not be integrated.
     """
-    d1 = model.beta.size
+    slope_at = vector_gradient(model)
 
     def velocity(_: float, vector: Array) -> Array:
-        slope = gradient(model, State.from_vector(vector[:-1], d1))
-        rate = slope.c**2 - (slope.first_layer**2).sum()
-        return np.append(-slope.vector, rate)
+        slope = slope_at(vector[:-1])
+        return np.append(-slope, slope[0] ** 2 - (slope[1:] ** 2).sum())
 
-    first = gradient(model, start).vector
+    first = slope_at(start.vector)
     floor = _AT_REST * max(float(first @ first), np.finfo(np.float64).tiny)
 
     def at_rest(t: float, vector: Array) -> float:

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from theory.command_line import InputError, require_positive
-from theory.descent import VectorMap, descend
-from theory.model import Model, State, gradient
-from theory.symbolic import Array
+from theory.descent import descend_vectors
+from theory.model import Model, State, vector_gradient
+from theory.symbolic import Array, VectorMap
 from theory.trajectory import Trajectory
 
 
@@ -209,7 +209,7 @@ def descend_with(model: Model, start: State, rule: Rule, steps: int) -> Trajecto
     >>> run.state.s[:, 0]
     array([0.5 , 0.25, 0.  , 0.  ])
     """
-    return descend(lambda state: gradient(model, state), start, rule.lr, steps, rule.displacement())
+    return descend_vectors(vector_gradient(model), start, rule.lr, steps, rule.displacement())
 
 
 def growth_per_step(rule: Momentum | Adam, curvature: npt.ArrayLike) -> Array:
@@ -230,7 +230,7 @@ def growth_per_step(rule: Momentum | Adam, curvature: npt.ArrayLike) -> Array:
 def preconditioner(model: Model, run: Trajectory, rule: Adam) -> Array:
     """(n, 1 + d1 + J) Adam's preconditioner P = √v̂ + ε, as it stood when each state of a run was left."""
     precondition = rule.preconditioning()
-    return np.stack([precondition(g) for g in gradient(model, run.state).vector])
+    return np.stack([precondition(g) for g in vector_gradient(model)(run.state.vector)])
 
 
 def _debiased_average(decay: float) -> Callable[[Array], Array]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import sympy as sp
 
 Array = npt.NDArray[np.float64]
+VectorMap = Callable[[Array], Array]
 Term = Callable[[Array, Array, Array, Array], Array]
 
 c, w, curvature, target = sp.symbols("c w lambda tau", real=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from theory.command_line import InputError, require_positive
-from theory.model import Model, State, gradient, hessian
+from theory.model import Model, State, hessian, vector_gradient
 from theory.symbolic import Array
 
 
@@ -40,10 +40,9 @@ def valley_descent(model: Model, start: State, lr: float, steps: int) -> State:
         raise InputError(f"the start has leading shape {start.c.shape}: give one state")
     vectors = np.empty((steps + 1, start.vector.size))
     vectors[0] = start.vector
-    moving = _moving(start)
+    moving, slope = _moving(start), vector_gradient(model)
     for t in range(steps):
-        slope = gradient(model, State.from_vector(vectors[t], start.b.size)).vector
-        vectors[t + 1] = vectors[t] - lr * np.where(moving, slope, 0.0)
+        vectors[t + 1] = vectors[t] - lr * np.where(moving, slope(vectors[t]), 0.0)
     return State.from_vector(vectors, start.b.size)
 
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from scipy.integrate import solve_ivp
 
 from theory.command_line import InputError, require_positive
-from theory.descent import VectorMap, iterate
+from theory.descent import iterate
 from theory.model import Model, State, gradient, loss
-from theory.symbolic import Array
+from theory.symbolic import Array, VectorMap
 
 
 @dataclass(frozen=True)

@@ -392,7 +392,7 @@ def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
             x,
             y,
             lr=lr,
-            steps=9,
+            steps=7,
             optimizer=factory,
             batches=batches,
             probes=[Killer(killed_at), probe, snapshots],
@@ -405,7 +405,7 @@ def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
         return Checkpoints(Path("run"), tmp_path / name, {}, every_seconds=0)
 
     losses, measured, state = run(None, checkpoints_in("uninterrupted"))
-    for step in range(9):
+    for step in range(7):
         with pytest.raises(Killed):
             run(step, checkpoints_in(str(step)))
         torch.rand(3)

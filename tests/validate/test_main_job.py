@@ -28,7 +28,9 @@ def _config(folder: Path, **changes: object) -> MainJobConfig:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_the_main_job_reports_what_holds_and_what_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_main_job_reports_what_holds_and_what_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main_job(_config(tmp_path)) == 1
     printed = capsys.readouterr().out
     assert "2/η" in printed
@@ -47,6 +49,8 @@ def test_the_main_job_reports_what_holds_and_what_does_not(tmp_path: Path, capsy
         "two-layer-default",
         "two-layer-edge",
     ]
+    drawn = [(path.stem, path) for path in (tmp_path / "report" / "figures").glob("*.png")]
+    monkeypatch.setattr("validate.main_job.draw_figures", lambda *_: drawn)  # they take a process of their own
     _runs_again_without_training(tmp_path)
 
 
