@@ -38,7 +38,7 @@ Hessian = HessianOperator | MeanLossHessian | SummedOperator
 _NEAR = 0.06
 """Part of the way from the last midpoint within which an iterate's eigenvectors are the better start for a midpoint.
 Below the edge the iterate is half a step away, of the ten or twenty since; across the valley, at the edge, a seventh of
-the way and more, and the last midpoint's are better (benchmarks/curvature.py, on five networks)."""
+the way and more, and the last midpoint's are better (benchmarks/tracked_networks.py)."""
 
 
 @dataclass

@@ -15,13 +15,14 @@ ResNet-18's seeds differ fourfold in sharpness: at η = 0.002, seeds 101, 102, 1
 and seed 10 is at 0.47 of 2/η after 360 steps. So each of its seeds takes a step size of its own, the one at which
 gradient flow gets to 2/η at step 150 (`Setting.crossing`, `validate.near_flow`); the one here is for who asks for none.
 
-Preset `long` judges these forms. Preset `standard` takes half of the images, 330 steps and of every network a step size
-for each seed: fewer images keep what fewer channels or an earlier crossing lose. On pilot seed 100 VGG-11 crosses at
-step 150 with a mean loss of 1.95 and a kurtosis of 5.8 then, ResNet-18 at 150 with 1.8 and 5.2; with all images and
-half of the channels, crossing at 120, they do so at 2.1 and 2.1, VGG-11 with 4.8 and a spike at once.
+Preset `long` judges these forms. Preset `standard` takes, of all but the perceptron, half of the images, 330 steps
+(VGG-11 370) and a step size for each seed: fewer images keep what fewer channels or an earlier crossing lose. On pilot
+seed 100 VGG-11 crosses at step 150 with a mean loss of 1.95 and a kurtosis of 5.8 then, ResNet-18 at 150 with 1.8 and
+5.2; with all images and half of the channels, crossing at 120, they do so at 2.1 and 2.1, VGG-11 with 4.8 and a spike
+at once.
 
-Activations are smooth (GELU), for ReLU's kinks are not in autograd's Hessian: VGG-11 with ReLU hovers at 0.85 of 2/η
-while its losses bounce. VGG-11's convolutions start from He's weights over the incoming connections
+Activations are smooth (GELU), for ReLU's kinks are not in autograd's Hessian: VGG-11 of this form with ReLU hovers at
+0.85 of 2/η while its losses bounce. VGG-11's convolutions start from He's weights over the incoming connections
 (`sim.networks.convolution`): over the outgoing ones GELU's signal dies on one seed in three. ResNet-18's loss is far
 from quadratic: its curvature along the top eigenvector (η = 0.01, 60 images, step 30) is the eigenvalue within 0.01 of
 it, seven tenths of it within 0.03, a seventh within 0.1, so it begins to rise some tens of steps after the crossing.

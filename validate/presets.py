@@ -93,8 +93,9 @@ _PERCEPTRON = Setting(_measured("mlp"), _SEEDS, batch=100)
 # Statistics and thresholds were fixed on seeds 0–6 and 100–102 (docs/claims.md): none of those is used here.
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset({"mlp": Setting(NetworkConfig(), seeds=(7, 8, 9))}, QUICK_CLAIMS),
-    # Every claim on every network, in an hour and a half or so on two cores (docs/performance.md). Each seed gets a
-    # step size of its own, so that 330 steps hold its crossing and the 150 after it; VGG-11's may come 50 steps late.
+    # Every claim on every network, in an hour and a half or so on two cores (docs/performance.md). Each seed of all but
+    # the perceptron gets a step size of its own, so that 330 steps hold its crossing and the 150 after it; VGG-11's may
+    # come 50 steps late.
     "standard": Preset(
         {
             "mlp": _PERCEPTRON,

@@ -22,7 +22,7 @@ class NetworkEvidence:
 
     Attributes:
         seed: seed of the initial weights.
-        runs: role → run; `validate.plan.ROLES` says what the roles are.
+        runs: role → run; `validate.roles.ROLES` says what the roles are.
         windows: stretches of steps of the base run before the crossing and at the edge; None where it never crosses.
         impossible: roles that are derived from a base run with windows, where it has none.
     """

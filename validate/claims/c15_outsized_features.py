@@ -1,8 +1,7 @@
 """C15: the opposing examples have outsized features, from the start on.
 
 The norm of the penultimate features is compared with the median over all examples. At the start the network is random,
-so the excess there is the images': large means large in the input. Pilot (seeds 100–102): at the start 1.30, 1.22, 1.28
-(random groups' 95th percentile 1.07 to 1.09); at the edge 1.43 to 1.55, 1.24 to 1.31, 1.33 to 1.39 (1.07 to 1.13).
+so the excess there is the images': large means large in the input. Pilots: docs/edge_study.md.
 """
 
 from __future__ import annotations

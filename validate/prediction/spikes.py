@@ -18,7 +18,7 @@ from validate.prediction.valley import ToldSpike
 PROMINENCE = float(np.log(1.3))
 """Of a spike, in ln of the swing: 1.3 times both neighbouring lows."""
 FLOOR_STEPS = 15
-"""Steps before the first spike over which the loss is taken to be on its floor, and carried on in a straight line."""
+"""Steps before the onset over which the loss is taken to be on its floor, and carried on in a straight line."""
 ORBIT_STEPS = 5000
 
 
