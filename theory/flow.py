@@ -17,6 +17,9 @@ from theory.trajectory import Trajectory
 DENSE = 300
 """Number of weights from which the implicit method is told where its Jacobian has entries."""
 
+_RISE = 100
+"""Errors of c that it has to rise by after a turn, to have turned."""
+
 STIFF = 5e4
 """Rate times time from which the implicit method is faster: steps of the explicit one are a few over the rate."""
 
@@ -83,9 +86,13 @@ def gradient_flow(
     )
     if not solution.success:
         raise InputError(f"the flow could not be integrated to time {at[-1]}: {solution.message}")
-    turning = solution.t_events[0] if solution.t_events else np.empty(0)
-    rises_at_once = c_velocity(0.0, start.vector) >= 0
-    turning_time = 0.0 if rises_at_once else float(turning[0]) if turning.size else None
+    turning_time = 0.0 if c_velocity(0.0, start.vector) >= 0 else None
+    if turning_time is None and solution.t_events[0].size:
+        c_then = solution.y_events[0][:, 0]
+        highest_after = np.array([solution.y[0, at >= t].max(initial=-np.inf) for t in solution.t_events[0]])
+        # At rest c' is rounding, and changes its sign without end.
+        rises = np.flatnonzero(highest_after - c_then > _RISE * (rtol * np.abs(c_then) + atol))
+        turning_time = float(solution.t_events[0][rises[0]]) if rises.size else None
     return Trajectory(at, State.from_vector(solution.y.T, d1), turning_time)
 
 

@@ -9,7 +9,7 @@ from theory.model import Model, State, drive
 from theory.symbolic import Array
 
 
-def flow_limit(model: Model, start: State) -> State:
+def flow_limit(model: Model, start: State, *, gain: float = 0.0) -> State:
     """Limit of gradient flow (T6): s = 0, cb = β and c² = (Q + √(Q² + 4‖β‖²))/2, whatever Σ is.
 
     Coordinates of second moment 0 never move: their weights are kept, and Q and ‖β‖ are those of the others. With β = 0
@@ -22,6 +22,7 @@ def flow_limit(model: Model, start: State) -> State:
     Args:
         model: the model.
         start: weights at time 0, one state.
+        gain: what Q gains on the way: 0 in the flow, more in descent (`theory.minima.descent_limit`).
 
     >>> limit = flow_limit(Model([1.0], [3.0], [1.0]), State(1.0, [1.0], [0.0]))
     >>> round(float(limit.c) ** 2, 12)  # balanced: c² = ‖β‖
@@ -36,7 +37,7 @@ def flow_limit(model: Model, start: State) -> State:
     if size == 0 or (c == 0 and drive(model, start) == 0):
         return start
     unit = 2.0 ** np.frexp(size)[1]
-    q = (c / unit) ** 2 - ((w[moves] / unit) ** 2).sum()
+    q = (c / unit) ** 2 - ((w[moves] / unit) ** 2).sum() + gain / unit**2
     if largest == 0:
         c_end, w_end = _limit_without_target(c / unit, w / unit, model.curvatures, q)
     else:

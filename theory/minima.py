@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from theory.command_line import InputError, require_positive
 from theory.curvature import layer_sharpness, sharpness
 from theory.limits import flow_limit
-from theory.model import Model, State, balancedness, vector_gradient
+from theory.model import Model, State, vector_gradient
 from theory.symbolic import Array
 
 _AT_REST = 1e-20
@@ -158,7 +158,7 @@ def balancedness_drift(model: Model, start: State, *, rtol: float = 1e-10) -> fl
 def descent_limit(model: Model, start: State, lr: float) -> State:
     """The minimum in which descent ends, to first order in η: the one with Q = Q(0) + ηI, I = `balancedness_drift`.
 
-    c_end² = (Q_end + √(Q_end² + 4‖β‖²))/2 is exact for the balancedness Q_end of the run's end; for Q(0) = 0,
+    c_end² = (Q_end + √(Q_end² + 4‖β‖²))/2, over the coordinates that move as in `flow_limit`, is exact for the balancedness Q_end of the run's end; for Q(0) = 0,
     c_end² = ‖β‖ + ηI/2 + O(η²). Hypotheses: the descent converges without oscillation, which needs η well below
     2/(sharpness of that minimum); Σ and every α positive.
 
@@ -166,8 +166,4 @@ def descent_limit(model: Model, start: State, lr: float) -> State:
         InputError: lr is not positive, or the flow does not come to rest.
     """
     require_positive("lr", lr)
-    end = float(balancedness(start)) + lr * balancedness_drift(model, start)
-    # A state of that balancedness, the only thing the limit depends on.
-    b = np.zeros_like(model.beta)
-    b[0] = np.sqrt(max(-end, 0.0))
-    return flow_limit(model, State(np.sqrt(max(end, 0.0)), b, np.zeros_like(model.alpha)))
+    return flow_limit(model, start, gain=lr * balancedness_drift(model, start))

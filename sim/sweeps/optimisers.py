@@ -177,7 +177,9 @@ class OptimiserUnit(Unit):
             which the rule and gradient descent make the progress (NaN where not within the steps; then all else is);
             from there on ``amplitude`` (largest alternating part of z), ``step_rms`` and ``step_largest`` (size of z's
             steps), ``stability`` (largest curvature along the opposing direction over the rule's threshold; NaN for
-            sign descent, which has none); ``predicted_amplitude`` of z, NaN where theory gives none.
+            sign descent, which has none); ``predicted_amplitude`` of z, NaN where theory gives none, and
+            ``told_amplitude``, what it is a prediction of: for gradient descent the largest |c(s − s*)|, s* the
+            valley's floor, for sign descent the alternating part.
 
             With dimension ``relative`` (step size over the theory's threshold): ``growth`` of |s| a step at a minimum
             and ``predicted_growth``; without, ``threshold_in_gd``, the theory's step size at the threshold over
@@ -204,7 +206,7 @@ class OptimiserUnit(Unit):
                 row |= self._compared(runs[:, i, j], int(steps[j]), moments, lrs[j], seed)
             rows.append(row)
         names = ("lr", "reached", "reference", "amplitude", "step_rms", "step_largest", "stability",
-                 "predicted_amplitude")  # fmt: skip
+                 "told_amplitude", "predicted_amplitude")  # fmt: skip
         data = xr.Dataset({name: ("seed", [row.get(name, math.nan) for row in rows]) for name in names})
         data = data.assign_coords(seed=list(self.seeds), relative=list(RELATIVE))
         seen, told, threshold = self._at_threshold(device)
@@ -272,8 +274,9 @@ class OptimiserUnit(Unit):
         sample = SampleMoments(moments.gram.cpu().numpy(), moments.cross.cpu().numpy(), float(moments.square))
         c, z = weights[:, 0], weights[:, 0] * weights[:, -1]
         steps = np.abs(np.diff(z[begin:]))
+        alternating = float(np.abs(z[begin + 2 :] - 2 * z[begin + 1 : -1] + z[begin:-2]).max()) / 4
         row = {
-            "amplitude": float(np.abs(z[begin + 2 :] - 2 * z[begin + 1 : -1] + z[begin:-2]).max()) / 4,
+            "amplitude": alternating,
             "step_rms": float(np.sqrt((steps**2).mean())),
             "step_largest": float(steps.max()),
         }
@@ -287,12 +290,14 @@ class OptimiserUnit(Unit):
         if self.rule == "gd":
             start = self.config(seed).initial_state
             onset = sample_onset(sample, start, lr, max_steps=self.steps)
+            path = State.from_vector(weights[begin:], self.d1)
+            row["told_amplitude"] = float(np.abs(path.c * (path.s[:, 0] - sample.floor(path))).max())
             # z = cs, with c at its threshold when s is largest
             row["predicted_amplitude"] = math.sqrt(2 / (lr * sample.alpha)) * spike_after_onset(
                 sample, start, lr, onset
             )
         elif self.rule == "sign":
-            row["predicted_amplitude"] = float(c[-1]) * lr / 2
+            row |= {"told_amplitude": alternating, "predicted_amplitude": float(c[-1]) * lr / 2}
         return row
 
     def _at_threshold(self, device: torch.device) -> tuple[Floats, Floats, float]:
@@ -336,7 +341,7 @@ def optimisers_table(data: xr.Dataset, config: OptimisersConfig) -> str:
         known = np.isfinite(v["stability"])
         told = f"{int((visible == unstable)[known].sum())}/{int(known.sum())}" if known.any() else "-"
         stability = f"{_median(v['stability']):.3g}" if known.any() else "none"
-        ratio = v["amplitude"] / v["predicted_amplitude"]
+        ratio = v["told_amplitude"] / v["predicted_amplitude"]
         lines.append(
             f"  {rule:18}{_median(v['lr']):9.3g}{_median(v['reached']):9.0f}{_median(v['reference']):9.0f}"
             f"{_median(v['amplitude']):17.3g}{_number(ratio):>13}{_median(v['step_rms']):16.3g}"

@@ -159,7 +159,7 @@ class ShapeUnit(Unit):
             - at the edge: ``crossing`` (first step with ηα‖a‖² > 2 and ‖a‖ rising), ``onset`` (first step from then on
               at which the alternating part of the effective opposing weight z = aᵀW_1u reaches √(D/α),
               D = vᵀ(β − v) for the effective ordinary weights v), NaN where there is none, ``amplitude`` (largest
-              alternating part of z from then on; 0 without an onset), ``final_edge`` (ηα‖a‖²/2 at the end);
+              |z| from then on; 0 without an onset), ``final_edge`` (ηα‖a‖²/2 at the end);
             - predicted, for the scalar chain of the same depth: ``predicted_sharpness``, ``predicted_onset``,
               ``predicted_amplitude``; and for one layer more, at the same step size: ``deeper_onset``,
               ``deeper_amplitude``, with ``deeper_sharpness``.
@@ -233,7 +233,7 @@ class ShapeUnit(Unit):
             row["crossing"] = float(crossed[0])
             later = seen_at[seen_at > crossed[0]]
             if later.size:
-                row |= {"onset": float(later[0]), "amplitude": float(np.nanmax(alternating[later[0] - 1 :]))}
+                row |= {"onset": float(later[0]), "amplitude": float(np.nanmax(np.abs(z[later[0] :])))}
         return row
 
     def _predicted(self, model: Model, start: State, lr: float) -> dict[str, float]:

@@ -143,8 +143,9 @@ class TailUnit(Unit):
               of the sizes' tail index from a tenth of the outliers, and its standard error);
             - of the run: ``crossing`` (first step with ηα̂c² > 2 and c rising), ``onset`` (first step at which the
               alternating part of s reaches √(D/(α̂c))), both NaN where there is none within the steps, ``amplitude``
-              (largest alternating part of s from then on; 0 without an onset), ``hill_changes`` (Hill's estimate for
-              the outliers' changes of loss in the step at the largest amplitude; NaN without an onset);
+              (largest |s − s*| from then on, s* the valley's floor at the same c and b; 0 without an onset),
+              ``hill_changes`` (Hill's estimate for the outliers' changes of loss in the step at the largest amplitude;
+              NaN without an onset);
             - predicted from the sample's second moments: ``predicted_crossing``, ``predicted_onset``, its ``error``
               in steps, and ``predicted_amplitude``;
             - of the run on the same sample with o rescaled to α̂ = α: ``rescaled_onset``, ``rescaled_amplitude``;
@@ -234,8 +235,10 @@ def _of_run(
     moments: Moments, weights: Floats, descent: DescentConfig, chunks: Sequence[Examples] | None = None
 ) -> dict[str, float]:
     """What a run did; with its examples also how their losses changed in the step at the largest amplitude."""
+    sample, path = _sample(moments), State.from_vector(weights, descent.d1)
     with np.errstate(over="ignore", invalid="ignore"):  # the end of a run that diverges
-        seen: Onset = observed_onset(_sample(moments), State.from_vector(weights, descent.d1), descent.lr)
+        seen: Onset = observed_onset(sample, path, descent.lr)
+        away = np.abs(path.s[:, 0] - sample.floor(path))  # |s − s*|
     row = {
         "crossing": _number(seen.crossing_step),
         "onset": _number(seen.step),
@@ -244,10 +247,8 @@ def _of_run(
     }
     if seen.step is None:
         return row
-    s = weights[:, -1]
-    alternating = np.abs(s[2:] - 2 * s[1:-1] + s[:-2]) / 4  # at steps 1, 2, …
-    peak = seen.step + int(alternating[seen.step - 1 :].argmax())
-    row["amplitude"] = float(alternating[peak - 1])
+    peak = seen.step + int(away[seen.step : -1].argmax())
+    row["amplitude"] = float(away[peak])
     if chunks is not None:
         before, after = (torch.cat([_losses(chunk, weights[t]) for chunk in chunks]) for t in (peak, peak + 1))
         hill = _hill(after - before)

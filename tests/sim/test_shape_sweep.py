@@ -36,8 +36,10 @@ def test_rank_one_networks_end_and_oscillate_as_the_scalar_chain_does(data: xr.D
     exact = data.sel(spread=0.0)
     np.testing.assert_allclose(exact["sharpness"], exact["predicted_sharpness"], rtol=5e-4)
     assert (np.abs(exact["onset"] - exact["predicted_onset"]) <= 1).all()
-    assert ((exact["amplitude"] / exact["predicted_amplitude"]).values > 1.0).all()
-    assert ((exact["amplitude"] / exact["predicted_amplitude"]).values < 1.12).all()
+    height = exact["amplitude"] / exact["predicted_amplitude"]  # `theory.deep_edge.deep_spike` says 6 and 10 % too low
+    assert (height > 1.0).all()
+    assert (height.sel(depth=2) < 1.1).all()
+    assert (height.sel(depth=3) < 1.15).all()
     # Width changes nothing, to rounding.
     np.testing.assert_allclose(exact["amplitude"].sel(width=3), exact["amplitude"].sel(width=1), rtol=1e-6)
     np.testing.assert_allclose(exact["sharpness"].sel(width=3), exact["sharpness"].sel(width=1), rtol=1e-9)
@@ -56,8 +58,7 @@ def test_a_rank_one_unit_is_theorys_descent_on_all_features(data: xr.Dataset, de
     chain = DeepState(np.ones(depth - 1), config.initial_state.b, config.initial_state.s)
     run = deep_descent(config.model, chain, lr, CONFIG.steps)
     z = run.effective.c * run.s[:, 0]
-    alternating = np.abs(z[2:] - 2 * z[1:-1] + z[:-2]) / 4
-    assert float(row["amplitude"]) == pytest.approx(alternating[40:].max(), rel=1e-6)
+    assert float(row["amplitude"]) == pytest.approx(np.abs(z[40:]).max(), rel=1e-6)
     assert float(row["final_edge"]) == pytest.approx(lr * 20 * float(run.effective.c[-1]) ** 2 / 2, rel=1e-6)
     assert float(row["crossing"]) == np.flatnonzero(lr * 20 * run.effective.c**2 > 2)[0]
 
@@ -71,9 +72,8 @@ def test_a_wide_unit_is_theorys_wide_descent(data: xr.Dataset) -> None:
     np.testing.assert_allclose(wide.effective.vector, [1, *start.first_layer], atol=1e-12)
     run = wide_descent(model, wide, 1.2 * 2 / 60, CONFIG.steps)
     z = run.effective.s[:, 0]
-    alternating = np.abs(z[2:] - 2 * z[1:-1] + z[:-2]) / 4
     row = data.sel(depth=2, width=3, spread=0.3, seed=0)
-    assert float(row["amplitude"]) == pytest.approx(alternating[int(row["onset"]) - 1 :].max(), rel=1e-4)
+    assert float(row["amplitude"]) == pytest.approx(np.abs(z[int(row["onset"]) :]).max(), rel=1e-4)
 
 
 def test_what_lies_across_rank_one_moves_the_end_within_qs_bounds_and_the_onset(

@@ -224,6 +224,26 @@ def test_descent_misses_the_flow_at_first_order_and_its_limit_at_second() -> Non
         assert np.polyfit(np.log(rates), np.log(errors), 1)[0] == pytest.approx(order, abs=0.07)
 
 
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [
+        (Model([1.0], [0.0, 3.0], [1.0, 1.0]), State(1.0, [0.8, 0.6], [0.1])),  # β has no part along the first feature
+        (Model([1.0], [3.0, 1.0], [1.0, 0.0]), State(1.0, [0.5, 2.0], [0.3])),  # a feature that never moves
+        (Model([0.0], [3.0], [1.0]), State(1.0, [0.6], [0.8])),  # a pair that never moves
+        (Model([1.0], [0.0, 3.0], [1.0, 1.0]), State(-1.0, [0.1, -0.3], [0.2])),  # c below 0
+        (Model([2.0], [-3.0, 1.0], [1.0, 0.5]), State(0.3, [-1.0, 1.5], [0.2])),  # Q below 0
+    ],
+)
+def test_descent_ends_where_it_is_told(model: Model, start: State) -> None:
+    """All weights, with an error that falls as η²."""
+    errors = []
+    for lr in (0.02, 0.01):
+        end = gradient_descent(model, start, lr, round(60 / lr)).state.at(-1).vector
+        errors.append(np.abs(descent_limit(model, start, lr).vector - end).max())
+        assert errors[-1] < 0.3 * np.abs(flow_limit(model, start).vector - end).max()
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.2)
+
+
 def test_the_end_follows_from_its_balance_exactly() -> None:
     model, start = Model([20.0], [3.0, 0.0], [1.0, 1.0]), State(1.0, [0.0, 0.6], [0.8])
     end = gradient_descent(model, start, 0.04, 4000).state.at(-1)  # it oscillated on the way

@@ -20,6 +20,7 @@ from theory import (
     power_law_covariance,
     random_start,
 )
+from theory.predictions import predict
 from theory.statements import all_statements
 from theory.turning_point import (
     eigenvector_turns_once,
@@ -289,3 +290,18 @@ def test_statement_t5_applies_where_it_should() -> None:
     start = State(1.0, [-0.6], [0.8])
     assert statement.applies(Model([0.5], [3.0], [1.0]), start, 0.1)
     assert not statement.applies(Model([0.4], [3.0], [1.0]), start, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [(Model([20.0], [0.5], [1.0]), State(1.0, [1.0], [0.0])), (Model([20.0], [1.0], [1.0]), State(2.0, [2.0], [0.0]))],
+)
+def test_a_last_layer_that_only_falls_never_turns(model: Model, start: State) -> None:
+    """At rest its slope is rounding, whose sign changes again and again; the control turns."""
+    for horizon in (5.0, 20.0, 40.0, 200.0):
+        assert gradient_flow(model, start, [horizon]).turning_time is None
+    assert predict(model, start, 0.05, 2000).quantities["turning_time"].value is None
+    least = State(1.0, [0.4999], [0.02])  # c = 1 is nearly at rest: it falls by what s takes, and rises by what b lacks
+    turned = gradient_flow(Model([20.0], [0.5 + 1e-6], [1.0]), least, np.linspace(0, 200, 2001))
+    assert turned.turning_time is not None
+    assert 0 < turned.turning_time < 10
