@@ -87,12 +87,13 @@ def gradient_flow(
     if not solution.success:
         raise InputError(f"the flow could not be integrated to time {at[-1]}: {solution.message}")
     turning_time = 0.0 if c_velocity(0.0, start.vector) >= 0 else None
-    if turning_time is None and solution.t_events[0].size:
-        c_then = solution.y_events[0][:, 0]
-        highest_after = np.array([solution.y[0, at >= t].max(initial=-np.inf) for t in solution.t_events[0]])
-        # At rest c' is rounding, and changes its sign without end.
-        rises = np.flatnonzero(highest_after - c_then > _RISE * (rtol * np.abs(c_then) + atol))
-        turning_time = float(solution.t_events[0][rises[0]]) if rises.size else None
+    if turning_time is None and solution.t_events and solution.y_events:
+        for time, vector in zip(solution.t_events[0], solution.y_events[0], strict=True):
+            c = float(vector[0])
+            # At rest c' is rounding, and changes its sign without end.
+            if solution.y[0, at >= time].max(initial=-np.inf) - c > _RISE * (rtol * abs(c) + atol):
+                turning_time = float(time)
+                break
     return Trajectory(at, State.from_vector(solution.y.T, d1), turning_time)
 
 

@@ -158,9 +158,9 @@ def balancedness_drift(model: Model, start: State, *, rtol: float = 1e-10) -> fl
 def descent_limit(model: Model, start: State, lr: float) -> State:
     """The minimum in which descent ends, to first order in η: the one with Q = Q(0) + ηI, I = `balancedness_drift`.
 
-    c_end² = (Q_end + √(Q_end² + 4‖β‖²))/2, over the coordinates that move as in `flow_limit`, is exact for the balancedness Q_end of the run's end; for Q(0) = 0,
-    c_end² = ‖β‖ + ηI/2 + O(η²). Hypotheses: the descent converges without oscillation, which needs η well below
-    2/(sharpness of that minimum); Σ and every α positive.
+    c_end² = (Q_end + √(Q_end² + 4‖β‖²))/2 is exact for the balancedness Q_end of the run's end; for Q(0) = 0,
+    c_end² = ‖β‖ + ηI/2 + O(η²). Weights of second moment 0 are kept, as in `flow_limit`. Hypotheses: the descent
+    converges without oscillation, which needs η well below 2/(sharpness of that minimum).
 
     Raises:
         InputError: lr is not positive, or the flow does not come to rest.
