@@ -126,7 +126,12 @@ def linear_network(
     if len(batch) not in BATCH_DIMENSIONS:
         raise InputError(f"start has shape {tuple(first.shape)}: give (run, m, 1 + d) or (set, run, m, 1 + d)")
     moments = moments.to(first.device, first.dtype)
-    _require_fit(moments, first, 1 if isinstance(start, Tensor) else 0)
+    _require_fit("moments", moments, first, 1 if isinstance(start, Tensor) else 0)
+    for name, group in (groups or {}).items():
+        _require_fit(f"group {name}", group, first, 1 if isinstance(start, Tensor) else 0)
+    features = first.shape[-1] - (1 if isinstance(start, Tensor) else 0)
+    if not 0 <= pairs <= features:
+        raise InputError(f"pairs is {pairs}: give 0 to {features}, the number of features")
     groups = {name: group.to(first.device, first.dtype) for name, group in (groups or {}).items()}
     function = FunctionRecord(moments, groups, pairs)
     if isinstance(start, Tensor):
@@ -145,16 +150,15 @@ def _checked_layers(layers: Sequence[Tensor]) -> Sequence[Tensor]:
     return layers
 
 
-def _require_fit(moments: SecondMoments, first: Tensor, extra: int) -> None:
+def _require_fit(name: str, moments: SecondMoments, first: Tensor, extra: int) -> None:
     least = moments.square if isinstance(moments, Moments) else moments.least
     d = (moments.cross if isinstance(moments, Moments) else moments.target).shape[-1]
     batch = tuple(first.shape[:-2])
-    try:
-        fits = np.broadcast_shapes(tuple(least.shape), batch) == batch and first.shape[-1] == extra + d
-    except ValueError:
-        fits = False
-    if not fits:
+    # Moments of sets say which axis is theirs: (set,) would be taken for (run,) where there are as many of both.
+    fits = first.shape[-1] == extra + d and least.ndim in (0, len(batch))
+    if not fits or any(one not in (1, of) for one, of in zip(least.shape, batch, strict=False)):
         raise InputError(
-            f"start has shape {tuple(first.shape)}, the moments' batch {tuple(least.shape)} and {d} features: give "
-            f"(run, m, {extra + d}) or (set, run, m, {extra + d}), and moments (run,), (), or (set, 1)"
+            f"start has shape {tuple(first.shape)}, {name} the batch {tuple(least.shape)} and {d} features: give "
+            f"(run, m, {extra + d}) or (set, run, m, {extra + d}), and moments (), (run,), or with sets (set, 1) as by "
+            "shared(), or (set, run)"
         )

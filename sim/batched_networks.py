@@ -85,7 +85,8 @@ def descend_networks(
     problem = StackedLosses.of(stack, inputs, labels, loss, batches, groups or {})
     rule.start(stack.parameters[0].new_zeros(count, 1, 1))  # refuses numbers that are not one a run
     if runs_together is None:
-        runs_together = max(1, LARGEST_WORK // problem.work)
+        # The sharpness passes all examples of all runs at once.
+        runs_together = max(1, LARGEST_WORK // problem.work(whole=sharpness is not None))
     require_positive("runs_together", runs_together)
     plan = _Plan(steps, record_every, example_losses, sharpness, progress)
     chosen = [slice(begin, min(begin + runs_together, count)) for begin in range(0, count, runs_together)]

@@ -97,7 +97,7 @@ class CounterNumbers:
     def _fill(self, flat: Tensor, of_uniforms: _Pairwise) -> None:
         """The first half takes the first number of each counter, the second half the second."""
         half = (flat.numel() + 1) // 2
-        block = _BLOCK if self.device.type == "cpu" else half
+        block = _BLOCK if self.device.type == "cpu" else max(half, 1)
         for begin in range(0, half, block):
             count = min(block, half - begin)
             words = philox(self._counters(begin, count), self._key)

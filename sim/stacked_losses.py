@@ -72,11 +72,14 @@ class StackedLosses:
         masks = {name: mask.expand(runs, examples) for name, mask in groups.items()}
         return cls(stack, inputs, labels, loss, of_runs, masks, shared)
 
-    @property
-    def work(self) -> int:
-        """Floating-point operations of one run's step: 2 an example and weight forward, 4 backward."""
+    def work(self, *, whole: bool = False) -> int:
+        """Floating-point operations of one run's step: 2 an example and weight forward, 4 backward.
+
+        Args:
+            whole: of a pass over all examples instead, whatever a step takes.
+        """
         n = self.inputs.shape[1]
-        return 6 * self.stack.multiplications * min(self.batches[0].size or n, n)
+        return 6 * self.stack.multiplications * (n if whole else min(self.batches[0].size or n, n))
 
     def some(self, runs: slice) -> StackedLosses:
         """Those of some of the runs; their parameters are copied."""

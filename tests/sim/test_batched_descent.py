@@ -332,6 +332,19 @@ def test_the_secular_equation_of_nothing_is_zero_and_of_no_number_none() -> None
         (lambda m, s: descend_batch(m, s[0, 0], update_rules.GradientDescent(0.1), 1), "start has shape"),
         (lambda m, s: descend_batch(m, s[..., :-1], update_rules.GradientDescent(0.1), 1), "5 features"),
         (lambda m, s: descend_batch(stack([m, m, m]), s, update_rules.GradientDescent(0.1), 1), "batch"),
+        # Of as many sets as runs, an axis without a name could be either.
+        (
+            lambda m, s: descend_batch(stack([m, m]), s.expand(2, *s.shape), update_rules.GradientDescent(0.1), 1),
+            "sets",
+        ),
+        (
+            lambda m, s: descend_batch(
+                m, s.expand(2, *s.shape), update_rules.GradientDescent(0.1), 1, groups={"plus": stack([m, m])}
+            ),
+            "group plus the batch",
+        ),
+        (lambda m, s: descend_batch(m, s, update_rules.GradientDescent(0.1), 1, pairs=7), "pairs is 7: give 0 to 5"),
+        (lambda m, s: descend_batch(m, s, update_rules.GradientDescent(0.1), 1, pairs=-1), "pairs is -1"),
         (lambda m, s: descend_batch(m, s, update_rules.GradientDescent(0.1), 0), "steps is 0"),
         (lambda m, s: descend_batch(m, s, update_rules.GradientDescent(-0.1), 1), "lr is -0.1"),
         (lambda m, s: descend_batch(m, s, update_rules.GradientDescent(torch.ones(3)), 1), r"lr has shape \(3,\)"),

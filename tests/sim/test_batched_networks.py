@@ -232,6 +232,19 @@ def test_stacks_hold_as_many_runs_as_the_bound_on_work_lets(monkeypatch: pytest.
         seen.clear()
         descend_networks(networks, x, y, update_rules.GradientDescent(0.1), 1, loss=record)
         assert seen == stacks
+    # A look at the sharpness passes all examples of a stack's runs at once, however few a step takes.
+    rows: list[int] = []
+
+    def count(outputs: Tensor, labels: Tensor) -> Tensor:
+        rows.append(len(outputs))
+        return LossRule()(outputs, labels)
+
+    monkeypatch.setattr("sim.batched_networks.LARGEST_WORK", 2 * work)
+    for looks, most in ((None, 5 * 10), (Sharpness(1), 2 * 100)):
+        rows.clear()
+        rule, batches = update_rules.GradientDescent(0.1), Batches(10)
+        descend_networks(networks, x, y, rule, 1, loss=count, batches=batches, sharpness=looks)
+        assert max(rows) == most
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from sim import heavy_tails
 from sim.heavy_tails import SizeLaw, hill_estimator, kurtosis
 from theory import InputError
 
@@ -34,6 +35,25 @@ def _draw(law: SizeLaw, seed: int = 0, count: int = N) -> np.ndarray:
 )
 def test_sizes_follow_their_law(law: SizeLaw, cdf: object) -> None:
     assert stats.kstest(_draw(law), cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("a", [0.5, 0.9, 1.0, 1.4, 1.8, 1.95])
+def test_a_stable_second_moment_far_out_is_the_integrals_and_grows_as_its_tail(
+    a: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both serve they agree; far out E min(|X|, T)² gains 2a/(2 − a) C T^(2−a), of a tail C x^(−a)."""
+
+    def moment(cutoff: float) -> float:
+        return heavy_tails._stable_second_moment(a, cutoff)  # a law's is computed once a process
+
+    near = [moment(t) for t in (100.0, 300.0, 1000.0)]
+    monkeypatch.setattr(heavy_tails, "_FAR", math.inf)
+    assert [moment(t) for t in (100.0, 300.0, 1000.0)] == pytest.approx(near, rel=1e-6)
+    monkeypatch.undo()
+    tail = 2 / math.pi * math.gamma(a) * math.sin(math.pi * a / 2)  # of |X|, for exp(−|ω|^a)
+    # ∫ 2x P(|X| > x) dx from T to 2T
+    gain = 2 * tail / (2 - a) * ((2e8) ** (2 - a) - (1e8) ** (2 - a))
+    assert moment(2e8) - moment(1e8) == pytest.approx(gain, rel=1e-4 if a > 0.6 else 1e-3)
 
 
 @pytest.mark.parametrize("a", [0.6, 1.5])

@@ -92,6 +92,13 @@ def test_numbers_do_not_depend_on_the_block(count: int, monkeypatch: pytest.Monk
     torch.testing.assert_close(_normal(CounterNumbers(5, 0, CPU), count), whole[1], rtol=1e-14, atol=1e-15)
 
 
+def test_no_numbers_are_drawn_where_none_are_asked_for() -> None:
+    """The meta device takes the way of a GPU, on which all numbers are one block."""
+    for device in (CPU, torch.device("meta")):
+        assert CounterNumbers(5, 0, device).uniform(0).shape == (0,)
+        assert CounterNumbers(5, 0, device).normal_(torch.empty(0, dtype=torch.float64, device=device)).shape == (0,)
+
+
 def test_devices_agree(device: torch.device) -> None:
     here, there = CounterNumbers(5, 2, CPU), CounterNumbers(5, 2, device)
     assert torch.equal(here.uniform(5001), there.uniform(5001).cpu())

@@ -23,6 +23,7 @@ from validate.prediction.oscillation import predict_oscillation
 from validate.prediction.quantities import QUANTITIES, VALLEY_QUANTITIES, Point, Quantity
 from validate.prediction.scores import PredictedRun, r_squared, relative_error, score
 from validate.prediction.spikes import (
+    FLOOR_STEPS,
     Spike,
     first_spike,
     later_period_point,
@@ -180,6 +181,16 @@ def test_the_floor_ends_five_steps_before_the_onset() -> None:
     loss[trace.onset - 5 :] += 0.5
     loss[spike.peak] += 2
     assert rise_point(dataclasses.replace(trace, loss=loss), 1.0, spike).measured == pytest.approx(2.5, rel=1e-9)
+
+
+def test_an_onset_with_no_floor_before_it_has_no_rise() -> None:
+    """With fewer steps before it than the line needs, the line would run through the oscillation."""
+    trace = rising(0.002, 0.05, 1e-3)
+    assert trace.onset is not None
+    for onset, known in ((FLOOR_STEPS - 1, False), (FLOOR_STEPS, True)):
+        cut = slice(trace.onset - onset, None)
+        late = dataclasses.replace(trace, loss=trace.loss[cut], square=trace.square[cut], onset=onset)
+        assert np.isfinite(rise_point(late, 1.0, Spike(onset + 4, 1.0)).measured) == known
 
 
 def test_the_later_period_is_that_of_the_twenty_steps_from_the_spike_on() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
-from sim import Architecture
+from sim import Architecture, Batches
 from sim.curvature.mean_loss import flatten, leaves_at, unflatten
 from theory.command_line import InputError
 from theory.valley_map import first_peak
@@ -166,6 +166,20 @@ def test_its_kernels_start_below_the_iterate(base: xr.Dataset) -> None:
     rise = rise - (rise @ u) * u
     assert valley.drive[0] == pytest.approx(-float(rise @ slope.detach()), rel=1e-4)
     assert valley.back_action[0] == pytest.approx(float(rise @ rise), rel=1e-4)
+
+
+def test_other_images_and_another_loss_than_the_runs_are_refused(base: xr.Dataset) -> None:
+    with pytest.raises(InputError, match="was trained on 59 images, and 60 are at hand"):
+        find_bounce(RUN, base.isel(example=slice(59)), 120, load_embedded(), CPU)
+    pieces = replace(
+        RUN,
+        architecture=Architecture("resnet18", width=1 / 64, stride=4),
+        steps=2,
+        batches=Batches(chunk=15, ghost=True),
+    )
+    run = run_network(pieces, load_embedded(), CPU, progress=False)
+    with pytest.raises(InputError, match=r"its steps taken again .* as with batch norm in pieces"):
+        find_bounce(pieces, run, 1, load_embedded(), CPU)
 
 
 def test_a_step_without_a_snapshot_before_it_is_refused(base: xr.Dataset) -> None:

@@ -85,8 +85,13 @@ def _measured_rise(trace: Trace, spike: Spike) -> float:
 
 
 def _highest_above_floor(trace: Trace, loss: npt.NDArray[np.float64], at: npt.NDArray[np.int64]) -> float:
-    """The largest of losses, at these indices, above the line through `FLOOR_STEPS` steps that end before the onset."""
+    """The largest of losses, at these indices, above the line through `FLOOR_STEPS` steps that end before the onset.
+
+    NaN where there are not so many steps before it.
+    """
     assert trace.onset is not None
+    if trace.onset < FLOOR_STEPS:
+        return float("nan")
     begin = max(trace.onset - FLOOR_STEPS - 5, 0)
     floor = np.arange(begin, begin + FLOOR_STEPS)
     slope, offset = np.polyfit(floor, trace.loss[floor], 1)

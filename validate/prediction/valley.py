@@ -21,6 +21,8 @@ MEMORY = 30
 """Steps over which the kernels are taken and map (3) is followed; on seeds 20 to 22 it peaks within 20."""
 LINE_STEPS = 100
 """Steps within which map (4) has to peak; it ends where it does."""
+REPLAYED = 1e-3
+"""Largest difference between a run's loss and that of its steps taken again, over 1 + the loss."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,34 @@ def find_bounce(config: NetworkConfig, base: xr.Dataset, step: int, images: Imag
         device: where.
 
     Raises:
-        InputError: there is no snapshot before the step.
+        InputError: there is no snapshot before the step, or the steps taken again do not come to the run's loss, as on
+            other images or with other batches of batch norm.
     """
     lr, snapshots = config.lr, base["snapshot_step"].values if "snapshot" in base else np.empty(0, np.int64)
     early = snapshots[snapshots < step]
     if not early.size:
         raise InputError(f"run {config.name} has no snapshot before step {step}: give snapshot_every")
     chosen = training_images(config, images)
+    if len(chosen.labels) != base.sizes["example"]:
+        raise InputError(
+            f"run {config.name} was trained on {base.sizes['example']} images, and {len(chosen.labels)} are at hand: "
+            "leave --valley out"
+        )
     objective = MeanLoss(
         trained_network(config, base, device, at_step=int(early[-1])),
         *network_tensors(config.architecture, chosen, device),
         config.loss,
     )
     point, last, slope = _replay(objective, lr, step - int(early[-1]))
+    with torch.no_grad():
+        parameters = unflatten(point, list(objective.network.parameters()))
+        here = float(objective.of_chunk(parameters, slice(0, len(objective))))
+    there = float(base["loss"].isel(step=step).mean())
+    if not abs(here - there) <= REPLAYED * (1 + abs(there)):
+        raise InputError(
+            f"run {config.name} has the loss {there:.4g} at step {step}, and its steps taken again {here:.4g}, as with "
+            "batch norm in pieces: leave --valley out"
+        )
     u = (slope - last).double()
     u /= u.norm()
     x = lr / 2 * float(torch.dot(u, slope.double()))
