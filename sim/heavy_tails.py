@@ -252,7 +252,8 @@ def _stable_second_moment_far_out(a: float, cutoff: float) -> float:
         k += 1
         mu = k * a
         # (4T²/π) (−1)^(k+1) T^(−ka)/k! √π 2^(ka−2) Γ((1 + ka)/2)/Γ((4 − ka)/2)
-        size = (2 - mu) * math.log(cutoff / 2) + special.gammaln((1 + mu) / 2) - special.gammaln(k + 1)
-        total += (-1) ** (k + 1) * 4 / math.sqrt(math.pi) * math.exp(size) * float(special.rgamma((4 - mu) / 2))
-        if k > 2 and math.exp(size) * abs(special.rgamma((4 - mu) / 2)) < 1e-17 * abs(total):
+        log = (2 - mu) * math.log(cutoff / 2) + math.lgamma((1 + mu) / 2) - math.lgamma(k + 1)
+        term = 4 / math.sqrt(math.pi) * math.exp(log) * float(special.rgamma((4 - mu) / 2))
+        total += term if k % 2 else -term
+        if k > 2 and abs(term) < 1e-17 * abs(total):  # one of them may vanish, as where 4 − ka is 0
             return total
