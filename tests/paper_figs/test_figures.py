@@ -218,7 +218,7 @@ def test_f15_accounts_for_every_cell(runs: Runs) -> None:
 
 
 def test_f16_gives_the_errors_inside_and_outside_the_domain_each_in_its_place(runs: Runs) -> None:
-    words = r"Heights measured over predicted: (\S+) \(.*? at most 0.6, the domain of the formula's error bound, (\S+) \("
+    words = r"Heights measured over predicted: (\S+) \(.*? the domain of the formula's error bound, (\S+) \("
     sweep = runs.sweeps["amplitude"]
     inside, outside = found(words, FIGURES["F16"].caption(runs))
     changed = sweep.copy(deep=True)
