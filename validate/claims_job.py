@@ -55,7 +55,7 @@ class ClaimsConfig:
     runs: Path = Path("runs")
     """Folder of the run store; finished runs in it are read, half-made ones gone on with."""
     report: Path = Path("report/claims")
-    """Folder for report.html and report.json."""
+    """Folder for report.html, report.json and claims.md."""
     force: bool = False
     """Make every run again."""
     plan: bool = False

@@ -51,7 +51,7 @@ class MainJobConfig:
     runs: Path = Path("runs")
     """Folder of the run store; finished runs in it are read, not made again."""
     report: Path = Path("report")
-    """Folder for report.html, report.json and the figures."""
+    """Folder for report.html, report.json, claims.md and the figures."""
     force: bool = False
     """Make every run again."""
 

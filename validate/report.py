@@ -1,4 +1,4 @@
-"""The report of the main job and of the claims' own command: a table on the terminal, report.json, report.html."""
+"""The report of the main job and of the claims' own command: on the terminal, report.json, report.html, claims.md."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sim.durable_files import write_durably
 from validate.claims import Verdict
 from validate.report_content import Report
 from validate.report_groups import groups_json, stability_json
+from validate.report_markdown import claims_markdown
 from validate.report_page import page
 from validate.report_words import finite_or_none, interval_words, verdict_words
 
@@ -38,11 +39,12 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Writes report.json and report.html, each in one step."""
+    """Writes report.json, report.html and claims.md, each in one step."""
     groups = [group for part in report.parts for group in groups_json(part)]
     stable = [found for part in report.parts if (found := stability_json(part)) is not None]
     text = json.dumps(_as_json(report, groups, stable), indent=2, allow_nan=False) + "\n"
     write_durably(folder / "report.json", text.encode())
+    write_durably(folder / "claims.md", claims_markdown(report.verdicts).encode())
     write_durably(folder / "report.html", page(report, groups, stable).encode())
 
 

@@ -1,0 +1,40 @@
+"""The claims' table in Markdown."""
+
+from __future__ import annotations
+
+from validate.claims import CLAIMS, Verdict
+from validate.report_markdown import claims_markdown
+
+NAN = float("nan")
+
+
+def verdict(name: str, kind: str, interval: tuple[float, float], control: tuple[float, float], **of: object) -> Verdict:
+    claim = next(claim for claim in CLAIMS if claim.name == name)
+    holds = bool(of.pop("holds", False))
+    return Verdict(claim, (), interval, (), control, holds, str(of.pop("reason", "")), kind=kind, **of)  # type: ignore[arg-type]
+
+
+def test_a_cell_tells_statistic_control_and_verdict_and_the_end_counts_them() -> None:
+    found = claims_markdown(
+        [
+            verdict("T7", "", (1.0, 1.0), (3.0, 5.0), holds=True),
+            verdict("C3", "mlp", (0.9, 1.0), (0.1, 0.3), holds=True),
+            verdict("C3", "vit", (0.9, 1.0), (0.8, 0.9)),
+            verdict("C4a", "mlp", (-0.5, -0.3), (0.0, 0.2)),
+            verdict("C4a", "vit", (NAN, NAN), (NAN, NAN)),
+            verdict("C13", "vit", (NAN, NAN), (NAN, NAN), judged=False, reason="not claimed for vit"),
+        ]
+    )
+    t7, c3, c4a = (next(claim for claim in CLAIMS if claim.name == name).bound for name in ("T7", "C3", "C4a"))
+    c13 = next(claim for claim in CLAIMS if claim.name == "C13").bound
+    assert found.splitlines() == [
+        "| claim | threshold | two-layer network | mlp | vit |",
+        "| --- | --- | --- | --- | --- |",
+        f"| T7 | {t7} | 1; 4 [3, 5]: **holds** |  |  |",
+        f"| C3 | {c3} |  | 0.95 [0.9, 1]; 0.2 [0.1, 0.3]: **holds** "
+        "| 0.95 [0.9, 1]; 0.85 [0.8, 0.9]: control does not fail |",
+        f"| C4a | {c4a} |  | -0.4 [-0.5, -0.3]; 0.1 [0, 0.2]: fails | undefined; undefined: undefined |",
+        f"| C13 | {c13} |  |  | not claimed for vit |",
+        "",
+        "Of the claims judged hold: two-layer network 1 of 1; mlp 1 of 2; vit 0 of 2 (by their control alone fail C3).",
+    ]

@@ -1,0 +1,39 @@
+"""The claims as one table in Markdown, networks side by side, for notes and papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from validate.claims import Verdict
+from validate.report_words import interval_words, short_words
+
+
+def claims_markdown(verdicts: Sequence[Verdict]) -> str:
+    """Each cell: mean and interval of the statistic; the same of the control: verdict. Below it, how many hold."""
+    kinds = dict.fromkeys(v.kind for v in verdicts)
+    of = {(v.claim.name, v.kind): v for v in verdicts}
+    heads = [kind or "two-layer network" for kind in kinds]
+    lines = [_row(["claim", "threshold", *heads]), _row(["---"] * (len(heads) + 2))]
+    for claim in {v.claim.name: v.claim for v in verdicts}.values():
+        cells = [_cell(of.get((claim.name, kind))) for kind in kinds]
+        lines.append(_row([claim.name, str(claim.bound), *cells]))
+    counts = []
+    for kind, head in zip(kinds, heads, strict=True):
+        judged = [v for v in verdicts if v.kind == kind and v.judged]
+        by_control = [v.claim.name for v in judged if short_words(v) == "control does not fail"]
+        alone = f" (by their control alone fail {', '.join(by_control)})" if by_control else ""
+        counts.append(f"{head} {sum(v.holds for v in judged)} of {len(judged)}{alone}")
+    return "\n".join([*lines, "", f"Of the claims judged hold: {'; '.join(counts)}."]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    if not verdict.judged:
+        return verdict.reason
+    words = f"**{short_words(verdict)}**" if verdict.holds else short_words(verdict)
+    return f"{interval_words(verdict.interval)}; {interval_words(verdict.control_interval)}: {words}"
