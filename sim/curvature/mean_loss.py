@@ -119,10 +119,11 @@ class MeanLoss:
         return each.sum() / len(self) if self.weights is None else each @ self.chunk_weights(chunk).to(each)
 
     def chunk_weights(self, chunk: slice) -> Tensor:
-        """(m,) weights w_i of a chunk's examples."""
+        """(m,) weights w_i of a chunk's examples; in float64 where they are 1/n."""
         if self.weights is not None:
             return self.weights[chunk]
-        return torch.full((len(self.inputs[chunk]),), 1 / len(self), device=self.inputs.device)
+        count = len(self.inputs[chunk])
+        return torch.full((count,), 1 / len(self), dtype=torch.float64, device=self.inputs.device)
 
     def of_chunk(self, parameters: Sequence[Tensor], chunk: slice) -> Tensor:
         """The chunk's part of the loss at the given parameters."""

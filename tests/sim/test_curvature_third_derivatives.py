@@ -177,6 +177,10 @@ def test_one_graph_gives_the_gradient_and_the_examples_curvatures(chunk: int | N
     np.testing.assert_allclose(each, example_curvatures(objective, vector, chunk=chunk), rtol=1e-12, atol=1e-14)
     assert float(weights @ each) == pytest.approx(rayleigh_quotient(MeanLossHessian(objective), vector), rel=1e-9)
     assert not weights.requires_grad
+    alike, even = _objective(), vector / vector.norm()
+    products = MeanLossHessian(alike).matvec(even) @ even
+    each = example_curvatures(alike, vector)
+    assert float(alike.chunk_weights(slice(None)) @ each) == pytest.approx(float(products), rel=1e-13)  # 1/n in float64
     by_difference = sharpness_gradient(objective, vector, method="difference")
     np.testing.assert_allclose(rise, by_difference, rtol=1e-5, atol=1e-7)
 
