@@ -37,7 +37,7 @@ def flow_limit(model: Model, start: State, *, gain: float = 0.0) -> State:
     if size == 0 or (c == 0 and drive(model, start) == 0):
         return start
     unit = 2.0 ** np.frexp(size)[1]
-    q = (c / unit) ** 2 - ((w[moves] / unit) ** 2).sum() + gain / unit**2
+    q = (c / unit) ** 2 - ((w[moves] / unit) ** 2).sum() + gain / unit / unit
     if largest == 0:
         c_end, w_end = _limit_without_target(c / unit, w / unit, model.curvatures, q)
     else:

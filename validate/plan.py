@@ -18,10 +18,16 @@ from validate.network_run import IMAGE_SHAPE, NetworkConfig, network_tensors, tr
 from validate.roles import ROLES, Base, RunConfig, Setting, beside
 from validate.windows import find_windows
 
-MEASUREMENT_GRADIENTS = 6.5
-"""What a measurement of the sharpness at one point costs, in gradients of the full batch; measured on the MLP."""
-EDGE_GRADIENTS, EDGE_STEPS = 60, 190
+# In gradients of the full batch; from the runs of preset `standard` on one thread of an AMD machine.
+STEP_GRADIENTS = 1.2
+"""What a step costs, with its losses kept."""
+MEASUREMENT_GRADIENTS, OF_PERCEPTRON = 14, 5
+"""What a measurement of the sharpness at one point costs, and what one of a perceptron does, which the inputs' leading
+directions help."""
+EDGE_GRADIENTS, EDGE_OF_PERCEPTRON, EDGE_STEPS = 45, 22, 190
 """What a measurement of the edge study costs, and how many steps it takes, roughly."""
+NEAR_FLOW_GRADIENTS = 2.5
+"""What the run near gradient flow that chooses a seed's step size costs, for each step up to the crossing."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class PlannedRun:
         config: its configuration; None while the base run that it is derived from is not there, or its step size is
             not chosen.
         exists: whether it is finished.
-        gradients: what making it costs, in full-batch gradients of the base run.
+        gradients: what making it costs, in full-batch gradients of the base run; a seed's first run with what choosing
+            the step size costs, where that is still to be chosen.
         steps: number of steps.
     """
 
@@ -68,9 +75,12 @@ def make_plan(setting: Setting, roles: Sequence[str], runs: Path, *, force: bool
     for seed in setting.seeds:
         config = setting.base(seed)
         if not setting.knows_step_size(seed):
+            choosing = NEAR_FLOW_GRADIENTS * setting.crossing  # its run near gradient flow, made first
             for role in roles:
                 like = derive(role, setting, seed, None)  # but for its step size
-                planned.append(PlannedRun(role, seed, None, False, *_cost_and_steps(role, like, setting)))
+                cost, steps = _cost_and_steps(role, like, setting)
+                planned.append(PlannedRun(role, seed, None, False, cost + choosing, steps))
+                choosing = 0.0
             continue
         base = finished_base(config, runs) if config.name in there else None
         crosses = base is not None or config.name not in there
@@ -153,13 +163,16 @@ def finished_base(config: RunConfig, runs: Path) -> Base | None:
 
 def _cost_and_steps(role: str, config: RunConfig | None, setting: Setting) -> tuple[float, int]:
     """Gradients of the full batch that a run costs, and its steps."""
+    perceptron = setting.network.architecture.kind == "mlp"
     if role == "edge":
-        return EDGE_STEPS * (1 + EDGE_GRADIENTS / setting.edge.every), EDGE_STEPS
+        look = EDGE_OF_PERCEPTRON if perceptron else EDGE_GRADIENTS
+        return EDGE_STEPS * (STEP_GRADIENTS + look / setting.edge.every), EDGE_STEPS
     if not isinstance(config, NetworkConfig):
         config = beside(setting.network)
     count = config.images_per_class * len(CLASSES)
     share = min(1.0, (config.batches.size or count) / count)
-    measurements = MEASUREMENT_GRADIENTS * (2 if config.midpoint else 1) / config.measure_every
-    blocks = 4 * MEASUREMENT_GRADIENTS / config.blocks_every if config.blocks_every else 0
-    step = share * (2 if config.optimizer.kind == "sam" else 1)
+    look = OF_PERCEPTRON if perceptron else MEASUREMENT_GRADIENTS
+    measurements = look * (2 if config.midpoint else 1) / config.measure_every
+    blocks = 4 * look / config.blocks_every if config.blocks_every else 0
+    step = share * STEP_GRADIENTS * (2 if config.optimizer.kind == "sam" else 1)
     return config.steps * (step + measurements + blocks), config.steps

@@ -10,6 +10,8 @@ from validate.report_words import interval_words, short_words
 
 def claims_markdown(verdicts: Sequence[Verdict]) -> str:
     """Each cell: mean and interval of the statistic; the same of the control: verdict. Below it, how many hold."""
+    if not verdicts:
+        return "No claim was judged.\n"
     kinds = dict.fromkeys(v.kind for v in verdicts)
     of = {(v.claim.name, v.kind): v for v in verdicts}
     heads = [kind or "two-layer network" for kind in kinds]

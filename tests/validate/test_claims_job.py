@@ -22,7 +22,7 @@ from validate.edge_probe import EdgeMeasurements
 from validate.main_job import with_choices
 from validate.network_run import NetworkConfig
 from validate.opposing_score import GAUSSIAN
-from validate.plan import make_plan, roles_needed
+from validate.plan import NEAR_FLOW_GRADIENTS, make_plan, roles_needed
 from validate.presets import PRESETS, Preset
 from validate.report import write_report
 from validate.report_content import NetworkPart, Report
@@ -123,6 +123,10 @@ def test_only_the_roles_that_the_claims_need_are_planned(tmp_path: Path) -> None
     assert [(run.role, run.seed, run.exists) for run in plan] == [
         (role, seed, False) for seed in (0, 1) for role in roles("C10a")
     ]
+    # A seed whose step size is to be chosen costs its run near gradient flow besides, once.
+    chosen = make_plan(dataclasses.replace(SETTING, crossing=15), roles("C10a"), tmp_path / "none")
+    more = [with_choice.gradients - run.gradients for with_choice, run in zip(chosen, plan, strict=True)]
+    assert more == pytest.approx([15 * NEAR_FLOW_GRADIENTS, 0, 0, 0] * 2)
 
 
 def test_every_need_is_a_role_and_every_configuration_has_its_own_name() -> None:

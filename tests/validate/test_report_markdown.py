@@ -14,6 +14,10 @@ def verdict(name: str, kind: str, interval: tuple[float, float], control: tuple[
     return Verdict(claim, (), interval, (), control, holds, str(of.pop("reason", "")), kind=kind, **of)  # type: ignore[arg-type]
 
 
+def test_without_claims_it_says_so() -> None:
+    assert claims_markdown([]) == "No claim was judged.\n"
+
+
 def test_a_cell_tells_statistic_control_and_verdict_and_the_end_counts_them() -> None:
     found = claims_markdown(
         [
