@@ -18,11 +18,6 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than cores, up to four: tests of processes and files leave a core idle now and then."""
-    return min((os.cpu_count() or 1) + 1, 4)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device that the simulation and validation tests run on")
     parser.addoption("--runs", default=None, help="run store that the slow tests of the figures take their runs from")
