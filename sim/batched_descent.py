@@ -126,10 +126,11 @@ def linear_network(
     if len(batch) not in BATCH_DIMENSIONS:
         raise InputError(f"start has shape {tuple(first.shape)}: give (run, m, 1 + d) or (set, run, m, 1 + d)")
     moments = moments.to(first.device, first.dtype)
-    _require_fit("moments", moments, first, 1 if isinstance(start, Tensor) else 0)
+    extra = 1 if isinstance(start, Tensor) else 0  # c stands before the features there
+    _require_fit("moments", moments, first, extra)
     for name, group in (groups or {}).items():
-        _require_fit(f"group {name}", group, first, 1 if isinstance(start, Tensor) else 0)
-    features = first.shape[-1] - (1 if isinstance(start, Tensor) else 0)
+        _require_fit(f"group {name}", group, first, extra)
+    features = first.shape[-1] - extra
     if not 0 <= pairs <= features:
         raise InputError(f"pairs is {pairs}: give 0 to {features}, the number of features")
     groups = {name: group.to(first.device, first.dtype) for name, group in (groups or {}).items()}

@@ -16,6 +16,7 @@ from theory.finite_sample import SampleMoments, require_fit
 from theory.model import State
 from theory.onset import Onset
 from theory.spikes import spike_height
+from theory.symbolic import Array
 
 _LEAST = 1e-12
 """Stands for a drive g that has gone, 4ηD/c* ≤ 0: the peak hangs on it through g ln g only."""
@@ -48,6 +49,11 @@ def floor_descent(moments: SampleMoments, start: State, lr: float, steps: int) -
         if slaved:
             state = State(c, b, np.atleast_1d(moments.floor(state)))
     return state
+
+
+def distance_from_floor(moments: SampleMoments, state: State) -> Array:
+    """|s − s*| of the opposing weight, of the state's leading shape; what `spike_after_onset` tells the largest of."""
+    return np.asarray(np.abs(state.s[..., 0] - moments.floor(state)))
 
 
 def spike_after_onset(moments: SampleMoments, start: State, lr: float, onset: Onset) -> float:

@@ -158,7 +158,10 @@ class EdgeProbe:
         assert self._fixed is not None
         assert self._top is not None
         self._top = v if torch.dot(v, self._top) >= 0 else -v
-        rise, curvature = self._rise(point, v)
+        if self._last_slope is None:
+            rise, curvature = self._rise_of_all(point, v)
+        else:
+            rise = self._rise(point, v)
         across = _across(rise, v)
         numbers = (
             pairs.values[0],
@@ -175,7 +178,7 @@ class EdgeProbe:
             # θ_{t+1} − 2θ_t + θ_{t−1} = −η(g_t − g_{t−1}) = −4β for an iterate that alternates by ±β
             beta = self.lr / 4 * (slope - self._last_slope)
             self._bounce = beta / beta.norm()
-            along, curvature = self._rise(point, self._bounce)
+            along, curvature = self._rise_of_all(point, self._bounce)
             across = _across(along, self._bounce)
             along_bounce = (
                 torch.dot(self._bounce, v) ** 2,
@@ -190,13 +193,17 @@ class EdgeProbe:
         self.record.append("curvature", curvature)
         return curvature
 
-    def _rise(self, point: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient of the curvature along a unit direction held fixed, and every example's curvature along it."""
-        objective, at, chunk = self.objective, list(point), self.what.chunk
+    def _rise(self, point: Sequence[Tensor], direction: Tensor) -> Tensor:
+        """Gradient of the curvature along a unit direction held fixed."""
+        method, chunk = self.what.third_derivative, self.what.chunk
+        return sharpness_gradient(self.objective, direction, point, chunk=chunk, method=method)
+
+    def _rise_of_all(self, point: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and every example's curvature along the direction."""
         if self.what.third_derivative == "exact":
-            return curvature_derivatives(objective, direction, at, chunk=chunk)
-        rise = sharpness_gradient(objective, direction, at, chunk=chunk, method=self.what.third_derivative)
-        return rise, example_curvatures(objective, direction, at, chunk=chunk)
+            return curvature_derivatives(self.objective, direction, point, chunk=self.what.chunk)
+        curvature = example_curvatures(self.objective, direction, point, chunk=self.what.chunk)
+        return self._rise(point, direction), curvature
 
     def _measure_groups(self, parameters: Sequence[Tensor], slope: Tensor, curvature: Tensor) -> None:
         n, m = len(self.objective), len(self.pair.positive)

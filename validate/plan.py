@@ -75,12 +75,11 @@ def make_plan(setting: Setting, roles: Sequence[str], runs: Path, *, force: bool
     for seed in setting.seeds:
         config = setting.base(seed)
         if not setting.knows_step_size(seed):
-            choosing = NEAR_FLOW_GRADIENTS * setting.crossing  # its run near gradient flow, made first
             for role in roles:
                 like = derive(role, setting, seed, None)  # but for its step size
                 cost, steps = _cost_and_steps(role, like, setting)
+                choosing = NEAR_FLOW_GRADIENTS * setting.crossing if role == roles[0] else 0.0
                 planned.append(PlannedRun(role, seed, None, False, cost + choosing, steps))
-                choosing = 0.0
             continue
         base = finished_base(config, runs) if config.name in there else None
         crosses = base is not None or config.name not in there

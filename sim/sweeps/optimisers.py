@@ -40,7 +40,7 @@ from theory.configuration import DescentConfig
 from theory.finite_sample import SampleMoments
 from theory.minima import minimum_at
 from theory.onset import sample_onset
-from theory.valley_floor import spike_after_onset
+from theory.valley_floor import distance_from_floor, spike_after_onset
 
 Floats = npt.NDArray[np.float64]
 Name = Literal["gd", "momentum", "momentum_dampened", "adam", "sign", "split_sgd"]
@@ -291,7 +291,7 @@ class OptimiserUnit(Unit):
             start = self.config(seed).initial_state
             onset = sample_onset(sample, start, lr, max_steps=self.steps)
             path = State.from_vector(weights[begin:], self.d1)
-            row["told_amplitude"] = float(np.abs(path.c * (path.s[:, 0] - sample.floor(path))).max())
+            row["told_amplitude"] = float((np.abs(path.c) * distance_from_floor(sample, path)).max())
             # z = cs, with c at its threshold when s is largest
             row["predicted_amplitude"] = math.sqrt(2 / (lr * sample.alpha)) * spike_after_onset(
                 sample, start, lr, onset

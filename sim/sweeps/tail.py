@@ -37,7 +37,7 @@ from theory.command_line import require_different, require_positive, require_see
 from theory.configuration import DescentConfig
 from theory.finite_sample import SampleMoments
 from theory.onset import Onset, observed_onset, population_onset, sample_onset
-from theory.valley_floor import spike_after_onset
+from theory.valley_floor import distance_from_floor, spike_after_onset
 
 Floats = npt.NDArray[np.float64]
 
@@ -238,7 +238,7 @@ def _of_run(
     sample, path = _sample(moments), State.from_vector(weights, descent.d1)
     with np.errstate(over="ignore", invalid="ignore"):  # the end of a run that diverges
         seen: Onset = observed_onset(sample, path, descent.lr)
-        away = np.abs(path.s[:, 0] - sample.floor(path))  # |s − s*|
+        away = distance_from_floor(sample, path)
     row = {
         "crossing": _number(seen.crossing_step),
         "onset": _number(seen.step),
