@@ -10,17 +10,15 @@ of a residual of 1e-3. Some three minutes a network; counts, not times. The perc
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_args
 
 import torch
 import tyro
-from torch import Tensor
 
 from sim import SharpnessProbe, build
-from sim.curvature import EigenpairTracker, HessianOperator, MeanLoss
-from sim.curvature.mean_loss import leaves_at, unflatten
+from sim.curvature import EigenpairTracker, MeanLoss, MeanLossHessian
+from sim.curvature.mean_loss import unflatten
 from theory import command_line
 from validate.cifar10 import CLASSES, load_embedded
 from validate.near_flow import NearFlowConfig, near_flow
@@ -42,11 +40,6 @@ class Looks:
     errors: list[float] = field(default_factory=list)
 
 
-def hessian(objective: MeanLoss, point: Sequence[Tensor]) -> HessianOperator:
-    leaves = leaves_at(point)
-    return HessianOperator(objective.of_chunk(leaves, slice(0, len(objective))), leaves)
-
-
 def looks(kind: Kind) -> dict[str, Looks]:
     """Those before the iterate's sharpness first gets to 2/η, and those from there on."""
     setting = PRESETS["standard"].setting(kind)
@@ -64,7 +57,7 @@ def looks(kind: Kind) -> dict[str, Looks]:
         if step % network.measure_every == 0:
             probe(step, parameters, parts)
             midpoint = [p - lr / 2 * g for p, g in zip(parameters, parts, strict=True)]
-            here = [hessian(objective, point) for point in (parameters, midpoint)]
+            here = [MeanLossHessian(objective, point) for point in (parameters, midpoint)]
             names = ("iterate", "midpoint")
             values = [float(probe.dataset()[f"sharpness_{place}"][-1]) for place in names]
             crossed = crossed or values[0] >= 2 / lr
