@@ -18,14 +18,16 @@ def trace_of_map(reduced: ReducedMap, x: float, excess: float, steps: int, lead:
     """The orbit from (x, excess/η) as a trace whose predictions start `lead` steps after its first step."""
     xs, ys = reduced.iterate(x, excess / reduced.lr, steps)
     measured = np.arange(0, steps + 1, EVERY)
-    visible = np.flatnonzero(np.abs(xs) >= 0.5 * math.sqrt(reduced.rest_square))
+    alternating = xs.copy()
+    alternating[1:-1] = np.diff(xs, 2) / -4  # at the ends there is nothing to take it from
+    visible = np.flatnonzero(np.abs(alternating) >= 0.5 * math.sqrt(reduced.rest_square))
     floor = 1.0 - 1e-4 * np.arange(steps + 1)
     a, b = (np.full(len(measured), value) for value in (reduced.a, reduced.b))
     return Trace(
         lr=reduced.lr,
         steps=np.arange(steps + 1) + 300,
-        x=xs,
-        square=xs**2,
+        x=alternating,
+        square=alternating**2,
         top_x=xs,
         loss=floor + xs**2 / reduced.lr,
         swing=np.abs(xs),
@@ -36,7 +38,7 @@ def trace_of_map(reduced: ReducedMap, x: float, excess: float, steps: int, lead:
         b=b,
         bulk_x=np.full((steps + 1, 3), 1e-6),
         onset=int(visible[0]) if visible.size else None,
-        onset_size=abs(float(xs[visible[0]])) if visible.size else math.nan,
+        onset_size=abs(float(alternating[visible[0]])) if visible.size else math.nan,
         losses_onset=int(visible[0]) if visible.size else None,
         start=lead // EVERY,
     )

@@ -138,6 +138,30 @@ class ReducedMap:
         at = np.flatnonzero((inner > squares[:-2]) & (inner >= squares[2:]) & np.isfinite(inner)) + 1
         return at, squares[at]
 
+    def alternating_square(self, square: npt.ArrayLike) -> Array:
+        """Square of the alternating part |x_{t+1} − 2x_t + x_{t−1}|/4 at a spike's peak, by x² there.
+
+        It is what a run shows of x whatever drifts, and smaller than |x| where neighbours are: the taller, the more.
+        About a peak that lies even between its neighbours e falls from δ to −δ by w_{t−1} − g. On orbits with w up to
+        0.6 it is within 7 %, as peaks lie anywhere between steps, and right on the mean (x² itself: up to 29 % more).
+
+        >>> reduced = ReducedMap(a=10.0, b=2.0, lr=0.05)
+        >>> x = reduced.iterate(0.1, 0.0, steps=40)[0]
+        >>> at = int(reduced.peaks(0.1, 0.0, steps=40)[0][0])
+        >>> round(float(x[at] ** 2), 1), round(float((x[at + 1] - 2 * x[at] + x[at - 1]) ** 2 / 16), 1)
+        (183.5, 161.5)
+        >>> round(float(reduced.alternating_square(x[at] ** 2)), 1)
+        157.4
+        """
+        square = np.asarray(square, dtype=np.float64)
+        # 2δ = w/(1 + δ)² − g, by Newton's rule, whose function of δ is convex and rising
+        w, g = self.scale * square, self.drive
+        delta = (w - g) / 2
+        for _ in range(8):
+            delta = delta - (2 * delta + g - w / (1 + delta) ** 2) / (2 + 2 * w / (1 + delta) ** 3)
+        # |x_{t+1}| = (1 − δ) |x_t|,  |x_{t−1}| = |x_t|/(1 + δ)
+        return np.asarray(square * ((3 - delta + 1 / (1 + delta)) / 4) ** 2)
+
     def invariant(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
         """H = e² + w − g ln w, constant along the orbit to leading order only: it gains 2g ∮ e d ln w an orbit.
 

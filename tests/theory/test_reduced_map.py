@@ -109,6 +109,29 @@ def test_the_error_bound_of_a_spike_holds(log_g: float, depth: float, e: float, 
     assert abs(spike.height / seen - 1) <= spike.error
 
 
+@given(log_g=finite(-4.5, -1.2), depth=finite(2, 30), e=finite(-0.2, 0.2), b=positive, lr=finite(1e-3, 1))
+def test_the_alternating_part_at_a_peak_is_the_orbits(
+    log_g: float, depth: float, e: float, b: float, lr: float
+) -> None:
+    g = 10**log_g
+    reduced = ReducedMap(g / lr**2, b, lr)
+    start = math.sqrt(g * math.exp(-depth) / reduced.scale)
+    orbit = _orbit(reduced.a, b, lr, start, e / lr, int(6 * depth / math.sqrt(g)) + 50)[:, 0]
+    peaks = _peaks(np.abs(orbit))
+    assume(peaks.any())
+    at = int(np.argmax(peaks))
+    w = reduced.scale * orbit[at] ** 2
+    assume(w <= 0.6)
+    seen = np.max(np.diff(orbit[at - 2 : at + 3], 2) ** 2) / 16
+    assert abs(reduced.alternating_square(orbit[at] ** 2) / seen - 1) < 0.12 * w
+
+
+def _peaks(values: np.ndarray) -> np.ndarray:
+    """True at each inner peak."""
+    inner = (values[1:-1] > values[:-2]) & (values[1:-1] >= values[2:])
+    return np.concatenate([[False], inner, [False]])
+
+
 def test_the_error_bound_is_not_idle() -> None:
     reduced = ReducedMap(30.0, 200.0, 0.02)
     spike = reduced.spike(0.01)

@@ -61,9 +61,9 @@ def test_the_orbit_of_the_map_is_predicted_as_it_goes(g: float, lr: float, size:
     # A start between two iterates of the orbit peaks between them: x is a mean over two steps.
     orbit = points["spike of the orbit"]
     assert orbit.predicted == pytest.approx(orbit.measured, rel=0.1)
-    assert points["loss rise, x² measured"].predicted == pytest.approx(
-        points["loss rise, x² measured"].measured, rel=0.05
-    )
+    # By the alternating part, which is smaller at the peak than x: told too low, by no more than this.
+    risen = points["loss rise, x² measured"]
+    assert 0.85 * risen.measured < risen.predicted < 1.03 * risen.measured
 
 
 @pytest.mark.parametrize(("excess", "gain", "steps"), [(0.5, 1.5**5.5, 6), (0.5, 1.5**6.5, 7), (0.02, 1.02**30.5, 31)])

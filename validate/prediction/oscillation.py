@@ -5,6 +5,7 @@ from __future__ import annotations
 from validate.prediction.map_at import map_at, map_before_onset
 from validate.prediction.quantities import Point
 from validate.prediction.spikes import (
+    alternating_peak_square,
     first_spike,
     height_point,
     later_period_point,
@@ -33,9 +34,9 @@ def predict_oscillation(trace: Trace) -> dict[str, list[Point]]:
         "variance past the spike": variance_points(trace, 0 if spike is None else spike.peak),
         "variance, x² then": persistence_points(trace),
         "variance ahead": [variance_ahead_point(trace)],
-        "spike": [height_point(peak_square(at_start), spike)],
-        "spike from onset": [height_point(peak_square(at_onset), spike)],
-        "spike in its domain": [height_point(peak_square(within_domain(at_onset)), spike)],
+        "spike": [height_point(alternating_peak_square(at_start), spike)],
+        "spike from onset": [height_point(alternating_peak_square(at_onset), spike)],
+        "spike in its domain": [height_point(alternating_peak_square(within_domain(at_onset)), spike)],
         "spike of the orbit": [height_point(orbit_peak_square(at_onset), spike)],
         "loss rise": [rise_point(trace, peak_square(at_start), spike)],
         "loss rise from onset": [rise_point(trace, peak_square(at_onset), spike)],

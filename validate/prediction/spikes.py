@@ -10,6 +10,7 @@ from scipy.signal import find_peaks
 
 from theory.reduced_map import ReducedMap, loss_rise
 from theory.spikes import LARGEST_HEIGHT
+from theory.valley_map import first_peak
 from validate.prediction.map_at import MapAt
 from validate.prediction.quantities import Point
 from validate.prediction.trace import Trace
@@ -50,7 +51,7 @@ def spike_steps(trace: Trace) -> npt.NDArray[np.int64]:
 
 
 def height_point(square: float, spike: Spike | None) -> Point:
-    """Largest x² in the first spike, for x² = `square` by the map."""
+    """Largest square of the alternating part in the first spike, where the map tells `square`."""
     return Point(square, float("nan") if spike is None else spike.square)
 
 
@@ -59,12 +60,15 @@ def peak_square(at: MapAt | None) -> float:
     return float("nan") if at is None else float(at.reduced.spike(at.x, at.y).height)
 
 
+def alternating_peak_square(at: MapAt | None) -> float:
+    """The square of x's alternating part there, which is what a run shows (`Trace.square`)."""
+    return float("nan") if at is None else float(at.reduced.alternating_square(peak_square(at)))
+
+
 def orbit_peak_square(at: MapAt | None) -> float:
     """The same of the map's orbit itself, without the expansion in e and √w that the closed form makes."""
-    if at is None:
-        return float("nan")
-    heights = at.reduced.peaks(at.x, at.y, ORBIT_STEPS)[1]
-    return float(heights[0]) if heights.size else float("nan")
+    peak = None if at is None else first_peak(at.reduced.iterate(at.x, at.y, ORBIT_STEPS)[0])
+    return float("nan") if peak is None else peak.square
 
 
 def within_domain(at: MapAt | None) -> MapAt | None:
