@@ -168,7 +168,15 @@ def _treated(treatment: Treatment, chosen: str) -> Callable[[Setting, NetworkCon
         examples = treated_examples(setting, run, base.seed)[chosen]
         what = Intervention(treatment.kind, tuple(int(i) for i in examples), treatment.amount, chosen)
         start = late_start(base, run.windows) if treatment.late else 0
-        return beside(base, intervention=what, step_lengths=False, start_step=start, steps=base.steps - start)
+        # Midpoints where the base run has them: treated runs are compared with it, and swing where they get to 2/η.
+        return beside(
+            base,
+            intervention=what,
+            midpoint=base.midpoint,
+            step_lengths=False,
+            start_step=start,
+            steps=base.steps - start,
+        )
 
     return derive
 

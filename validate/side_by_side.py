@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
@@ -191,8 +192,7 @@ def _make_all(store: Store, jobs: int, units: Sequence[_Unit]) -> None:
 @contextmanager
 def _pool(store: Store, jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that make runs; they end with this one, at once where it is interrupted or fails."""
-    # Threads of torch do not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    context = _processes()
     options: tuple[Any, ...] = (store, _threads(jobs), context.Value("i", 0), bar_lock(context))
     pool = ProcessPoolExecutor(jobs, context, _begin, options)
     try:
@@ -208,6 +208,18 @@ def _pool(store: Store, jobs: int) -> Iterator[ProcessPoolExecutor]:
             ) from None
         raise
     pool.shutdown()
+
+
+def _processes() -> BaseContext:
+    """Processes forked from one that has imported this module and computed nothing, which takes a moment; else new ones.
+
+    Not from this process: threads of torch do not survive a fork.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _threads(jobs: int) -> int:

@@ -223,7 +223,7 @@ def test_roles_and_their_runs_keep_their_names() -> None:
     setting = Setting(NetworkConfig(snapshot_every=30, step_lengths=True), seeds=(10,), share=0.1)
     of = {role: ROLES[role].derive_from_run(setting, setting.base(10), base_run()) for role in old}  # type: ignore[misc]
     assert {run.name.rsplit("-", 1)[0] for run in of.values()} == {
-        "mlp-lr0.05-seed10-blocks0-midpointFalse-" + rest
+        "mlp-lr0.05-seed10-blocks0-" + rest
         for rest in (
             *("remove-opposing20", "remove-random20", "remove-hardest20", "downweight-opposing20-0.2"),
             *("clip-opposing20-1.0", "relabel-opposing20", "recolour-opposing20-1.0"),

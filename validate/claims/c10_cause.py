@@ -5,7 +5,7 @@ the base run's edge, as many at random with the same labels, and as many of the 
 examples have weight 0 in the loss that is minimised and whose sharpness is measured. "The same loss" is the mean over
 the examples that all four runs keep, at the value that the base run has when it crosses 2/η. There the base run's
 iterates may swing already, so that its sharpness is taken at midpoints of steps (`validate.equal_loss`); it was at
-iterates, between measurements, until 28 November 2026.
+iterates, between measurements, until 28 November 2026, and the treated runs' was until the 29th.
 
 Pilot (seeds 100–102, MLP): sharpness 0.61, 0.59, 0.64 (random 0.80, 0.83, 0.90; hardest 0.94, 0.94, 0.99);
 crossing 1.3, 2.1, 1.9 (random 1.13, 1.04, 1.12; hardest 0.87, 0.87, 0.88). Random examples of the same labels thin out
