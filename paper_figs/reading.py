@@ -10,7 +10,7 @@ import xarray as xr
 
 from paper_figs.entry import FigureEntry
 from paper_figs.runs import Runs
-from paper_figs.sources import Sources
+from paper_figs.sources import Sources, StoredRun, finished_run, outdated
 from sim.runs import Run, read_run
 from theory.command_line import InputError
 
@@ -60,12 +60,12 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
     for need in {**needed, **wished}:
         if need == "images":
             continue
-        names = _names(sources, need, named)
-        if need not in needed and not (names and set(names) <= sources.there):
+        found = (finished_run(named[need]),) if need in named else sources.of(need)
+        if need not in needed and not (found and all(map(sources.has, found))):
             continue
-        if names is None:
+        if found is None:
             raise InputError(f"preset {sources.preset} has no runs for {need}: give another --preset")
-        behind[need] = [read_run(sources.runs, name, made_by=made_by) for name in names]
+        behind[need] = [_read(sources, run, made_by) for run in found]
     for need, name in named.items():
         if need in behind and KINDS[need] not in behind[need][0].data:
             raise InputError(
@@ -94,8 +94,8 @@ def _load(run: Run) -> xr.Dataset:
     return run.data.drop_vars("snapshot", errors="ignore").load()
 
 
-def _names(sources: Sources, need: str, named: Mapping[str, str]) -> list[str] | None:
-    if need in named:
-        return [named[need]]
-    found = sources.of(need)
-    return None if found is None else [run.name for run in found]
+def _read(sources: Sources, of: StoredRun, made_by: str) -> Run:
+    run = read_run(sources.runs, of.name, made_by=made_by)
+    if outdated(sources.runs, of.name, of.revision):
+        raise InputError(f"run {sources.runs / of.name} holds what it held before: make it again with {made_by}")
+    return run

@@ -11,7 +11,7 @@ import torch
 
 from paper_figs.entry import FigureEntry
 from sim import obtain_two_layer
-from sim.runs import list_runs
+from sim.runs import list_runs, read_run
 from sim.sweeps import AmplitudeConfig, ChebyshevConfig, PhaseConfig, Study, TailConfig, make_sweep
 from theory.command_line import InputError
 from validate.cifar10 import Images, load_embedded, load_full
@@ -71,12 +71,14 @@ class StoredRun:
         make: makes it there, or goes on with it; reads it where it is finished.
         seconds: what making it takes on two cores, roughly; for the time left only.
         derived: whether it is derived from another run, which is made first.
+        revision: of what it holds (`sim.sweeps.Unit.revision`).
     """
 
     name: str
     make: Callable[[Path, torch.device], object]
     seconds: float
     derived: bool = False
+    revision: int = 1
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,11 @@ class Sources:
     def missing(self, entry: FigureEntry) -> list[StoredRun]:
         """The runs that a figure needs, or adds where it can, and that are not there."""
         runs = [run for need in (*entry.needs, *entry.optional) for run in self.of(need) or ()]
-        return [run for run in runs if run.name not in self.there]
+        return [run for run in runs if not self.has(run)]
+
+    def has(self, run: StoredRun) -> bool:
+        """Whether a run is finished, and holds what it does now."""
+        return run.name in self.there and not outdated(self.runs, run.name, run.revision)
 
     def unmade(self, entry: FigureEntry) -> list[str]:
         """The needs of a figure that no command makes at this preset."""
@@ -173,7 +179,7 @@ class Sources:
         """The orbits that are there, in the valleys of those runs; ``validate predict --valley`` makes them."""
         bases = tuple(f"valley-{run.name}-step" for run in self._predictions(name) or ())
         found = sorted(run for run in self.there if run.startswith(bases))
-        return tuple(StoredRun(run, lambda runs, device: None, 0) for run in found) or None
+        return tuple(map(finished_run, found)) or None
 
     def _setting(self, role: str) -> Setting:
         return self._setting_of_kind(_kind(role))
@@ -201,7 +207,21 @@ class Sources:
     def _sweep(self, study: Study, seconds: float) -> StoredRun:
         # Units are shared between presets; the data put together have a folder a preset.
         name = f"{study.name}-{self.preset}"
-        return StoredRun(name, lambda runs, device: make_sweep(study, runs, device, name=name), seconds)
+
+        def make(runs: Path, device: torch.device) -> object:
+            return make_sweep(study, runs, device, name=name, force=outdated(runs, name, study.revision))
+
+        return StoredRun(name, make, seconds, revision=study.revision)
+
+
+def finished_run(name: str) -> StoredRun:
+    """A run that is there and that nothing here makes."""
+    return StoredRun(name, lambda runs, device: None, 0)
+
+
+def outdated(runs: Path, name: str, revision: int) -> bool:
+    """Whether a run is there and holds what runs of its configuration held before."""
+    return revision > 1 and name in list_runs(runs) and read_run(runs, name).config.get("revision", 1) != revision
 
 
 def _kind(role: str) -> str:

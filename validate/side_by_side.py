@@ -211,7 +211,7 @@ def _pool(store: Store, jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _processes() -> BaseContext:
-    """Processes forked from one that has imported this module and computed nothing, which takes a moment; else new ones.
+    """Forked from a process that has imported this module and computed nothing: a moment each. Else, new ones.
 
     Not from this process: threads of torch do not survive a fork.
     """

@@ -139,10 +139,15 @@ def require_same(place: Path, how: str, there: dict[str, Any], wanted: dict[str,
 
 
 def fields_of(config: object) -> dict[str, Any]:
-    """The configuration's fields, those of dataclasses in it too."""
+    """The configuration's fields, those of dataclasses in it too; ``revision`` with them where the config has one.
+
+    A class whose runs have come to hold something else than before under the same fields says so by an attribute
+    ``revision``, 2 or more, and what was made before is another configuration then.
+    """
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise TypeError(f"a run's configuration is a dataclass instance, not {type(config).__name__}")
-    return dataclasses.asdict(config)
+    revision = getattr(config, "revision", 1)
+    return dataclasses.asdict(config) | ({"revision": revision} if revision > 1 else {})
 
 
 def plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -118,6 +118,9 @@ class AmplitudeConfig(Study):
 class SpikeUnit(Unit):
     """Samples from a random start at one step size; fields as in `AmplitudeConfig`."""
 
+    revision: ClassVar[int] = 2
+    """As `TailUnit`'s."""
+
     lr: float
     seeds: tuple[int, ...]
     examples: int

@@ -144,6 +144,9 @@ class OptimisersConfig(Study):
 class OptimiserUnit(Unit):
     """All runs of one rule; fields as in `OptimisersConfig`."""
 
+    revision: ClassVar[int] = 2
+    """`told_amplitude` was the alternating part's for descent too until 29 November 2026."""
+
     rule: Name
     seeds: tuple[int, ...]
     lr: float

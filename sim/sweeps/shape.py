@@ -129,6 +129,9 @@ class ShapeConfig(Study):
 class ShapeUnit(Unit):
     """All starts of one depth, width and spread, at every step size, in one batch; fields as in `ShapeConfig`."""
 
+    revision: ClassVar[int] = 2
+    """`amplitude` was the alternating part's until 29 November 2026."""
+
     depth: int
     width: int
     spread: float

@@ -11,7 +11,6 @@ numbers do not depend on how many there are.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -25,12 +24,16 @@ import xarray as xr
 from sim.distributed import from_first, is_first, sharing
 from sim.progress import progress_bar
 from sim.runs import obtain_run, require_writable
+from sim.runs.reading import fields_of
 
 T = TypeVar("T")
 
 
 class Unit(ABC):
     """The part of a sweep that is made in one go, usually in one batch. A frozen dataclass: all that its data need."""
+
+    revision: ClassVar[int] = 1
+    """Goes up when the same fields give data of another meaning, so that what was made before is not read as that."""
 
     @property
     @abstractmethod
@@ -51,6 +54,11 @@ class Study(ABC):
     @abstractmethod
     def units(self) -> Sequence[Unit]:
         """Its units, all different."""
+
+    @property
+    def revision(self) -> int:
+        """Its units'."""
+        return max(unit.revision for unit in self.units())
 
     @abstractmethod
     def combine(self, data: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -104,5 +112,4 @@ def _obtain(study: Study, unit: Unit, runs: Path, device: torch.device, *, force
 
 
 def _digest(unit: Unit) -> str:
-    assert dataclasses.is_dataclass(unit)
-    return hashlib.sha256(json.dumps(dataclasses.asdict(unit)).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(fields_of(unit)).encode()).hexdigest()[:8]

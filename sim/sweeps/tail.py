@@ -121,6 +121,9 @@ class TailConfig(Study):
 class TailUnit(Unit):
     """All samples of one tail index and fraction, made in one batch; fields as in `TailConfig`."""
 
+    revision: ClassVar[int] = 2
+    """`amplitude` was the alternating part's until 29 November 2026."""
+
     tail_index: float
     fraction: float
     seeds: tuple[int, ...]

@@ -46,9 +46,9 @@ def tiny_quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The quick preset with tiny sweeps, whose data are known, and no networks; the list says which are made."""
     made: list[str] = []
 
-    def known(study: Study, runs: Path, device: torch.device, *, name: str) -> Run:
+    def known(study: Study, runs: Path, device: torch.device, *, name: str, force: bool) -> Run:
         made.append(study.name)
-        return obtain_run(runs, name, study, lambda: tiny_runs().sweeps[study.name], device=device)
+        return obtain_run(runs, name, study, lambda: tiny_runs().sweeps[study.name], device=device, force=force)
 
     monkeypatch.setattr(sources, "SWEEPS", {"quick": tuple((study, 1.0) for study in TINY_SWEEPS)})
     monkeypatch.setattr(sources, "make_sweep", known)
@@ -72,6 +72,21 @@ def test_what_is_missing_is_made_once_then_drawn(tmp_path: Path, tiny_quick: lis
     assert make_command(config(tmp_path, "F6", "F16")) == 0
     assert len(tiny_quick) == 2
     assert {name: (tmp_path / "figures" / name).read_bytes() for name in written} == before
+
+
+def test_a_sweep_that_holds_what_it_held_before_is_made_again_and_not_drawn(
+    tmp_path: Path, tiny_quick: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_command(config(tmp_path, "F16")) == 0
+    stored = tmp_path / "runs" / "amplitude-quick" / "config.json"
+    now = json.loads(stored.read_text())
+    stored.write_text(json.dumps({key: value for key, value in now.items() if key != "revision"}))
+    assert make_command(config(tmp_path, "F16", only_draw=True)) == 1
+    told = capsys.readouterr().out
+    assert "amplitude-quick holds what it held before: make it again with python -m paper_figs make F16" in told
+    assert make_command(config(tmp_path, "F16")) == 0
+    assert tiny_quick == ["amplitude", "amplitude"]
+    assert json.loads(stored.read_text()) == now
 
 
 def test_only_draw_makes_nothing_and_says_what_it_lacks(

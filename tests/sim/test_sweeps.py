@@ -105,6 +105,21 @@ def test_a_wider_sweep_makes_only_the_new_units_and_force_makes_all(
     assert made == [2.0, 3.0, 4.0, 2.0, 2.0, 3.0, 4.0]
 
 
+def test_what_a_sweep_held_before_is_not_read_as_what_it_holds_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_sweep(PHASE, tmp_path, CPU, progress=False)
+    units = list_runs(tmp_path / "phase-units")
+    monkeypatch.setattr(PhaseUnit, "revision", 2)
+    monkeypatch.setattr(PhaseUnit, "run", lambda unit, device, run=PhaseUnit.run: -run(unit, device))
+    with pytest.raises(InputError, match=r"phase was made .*\(revision: None there, 2 wanted\): give --force"):
+        make_sweep(PHASE, tmp_path, CPU, progress=False)
+    assert make_sweep(PHASE, tmp_path, CPU, progress=False, force=True).identical(-before)
+    assert set(units) < set(list_runs(tmp_path / "phase-units"))
+    # Nor are the units, where a new sweep would take them up.
+    assert make_sweep(PHASE, tmp_path, CPU, name="again", progress=False).identical(-before)
+
+
 def _finished(root: Path, name: str) -> dict[str, str]:
     """What each finished unit says of its making, with the time at which it began."""
     folder = root / f"{name}-units"

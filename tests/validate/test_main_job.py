@@ -14,7 +14,7 @@ from validate.network_run import NetworkConfig
 from validate.presets import PRESETS, QUICK_CLAIMS, Preset
 from validate.roles import Setting
 
-NETWORK = NetworkConfig(architecture=Architecture(hidden=(8,)), steps=30, blocks_every=10)
+NETWORK = NetworkConfig(architecture=Architecture(hidden=(8,)), images_per_class=20, steps=30, blocks_every=10)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_main_job_reports_what_holds_and_what_does_not(
     for outside in ("http://", "https://", "<script", 'src="/', "$"):
         assert outside not in page
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
-        "mlp-lr0.005-seed0-hidden8-steps30-measure20-blocks0",
+        "mlp-lr0.005-seed0-hidden8-images20-steps30-measure20-blocks0",
         NETWORK.name,
         "two-layer-default",
         "two-layer-edge",
