@@ -9,11 +9,12 @@ import numpy.typing as npt
 import xarray as xr
 
 from paper_figs.runs import Runs
+from theory.alternation import alternating_part
 from validate.cifar10 import CLASSES, Images, first_of_each_class
 from validate.claims.base import NetworkEvidence
 from validate.claims.pairs import leading_pair
 from validate.equal_loss import edge_losses, gap_amplitude, steps_between
-from validate.opposing_groups import OpposingPair, alternating_part
+from validate.opposing_groups import OpposingPair
 from validate.windows import Windows, find_windows
 
 ROLE_NAMES = {

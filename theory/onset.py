@@ -19,6 +19,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from theory.alternation import alternating_part
 from theory.command_line import require_positive
 from theory.entry_exit import TYPICAL_SQUARE
 from theory.finite_sample import SampleMoments, require_fit
@@ -189,7 +190,7 @@ def observed_onset(moments: SampleMoments, states: State, lr: float, *, theta: f
     if not crossed.size:
         return nothing
     amplitude = np.zeros_like(s)
-    amplitude[1:-1] = np.abs(s[2:] - 2 * s[1:-1] + s[:-2]) / 4
+    amplitude[1:-1] = np.abs(alternating_part(s))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         seen = np.flatnonzero((amplitude**2 > theta**2 * d / (moments.alpha * c)) & driven)
     seen = seen[seen > crossed[0]]

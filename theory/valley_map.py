@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from theory.alternation import alternating_part
 from theory.command_line import InputError, require_positive
 
 Array = npt.NDArray[np.float64]
@@ -150,13 +151,13 @@ class Peak(NamedTuple):
 
 
 def first_peak(xs: Array) -> Peak | None:
-    """The first peak of an orbit's alternating part −(x_{t+1} − 2x_t + x_{t−1})/4; none where it only grows or falls.
+    """The first peak of the size of an orbit's alternating part; none where it only grows or falls.
 
     >>> first_peak(np.array([0.0, -1.0, 3.0, -4.0, 3.0, -1.0, 0.0]))
     Peak(step=3, square=12.25)
     """
     with np.errstate(invalid="ignore"):
-        sizes = np.abs(np.diff(xs, 2)) / 4
+        sizes = np.abs(alternating_part(xs))
     inner = sizes[1:-1]
     at = np.flatnonzero((inner > sizes[:-2]) & (inner >= sizes[2:]))
     return Peak(int(at[0]) + 2, float(inner[at[0]] ** 2)) if at.size else None

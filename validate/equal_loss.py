@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from validate.opposing_groups import alternating_part, group_gap, singular_pairs
+from theory.alternation import alternating_part
+from validate.opposing_groups import group_gap, singular_pairs
 from validate.windows import Windows
 
 LEAST_STEPS = 12

@@ -102,18 +102,6 @@ def loss_changes(losses: npt.ArrayLike) -> Array:
     return np.diff(np.asarray(losses, dtype=np.float64), axis=0)
 
 
-def alternating_part(series: npt.ArrayLike) -> Array:
-    """(steps − 2, …) each series less its running mean with weights ¼, ½, ¼: keeps period two, takes out drifts.
-
-    >>> alternating_part([1.0, -1.0, 1.0, -1.0])
-    array([-1.,  1.])
-    >>> abs(alternating_part([1.0, 2.0, 3.0]))
-    array([0.])
-    """
-    # x_t − (x_{t−1} + 2x_t + x_{t+1})/4 = −(x_{t−1} − 2x_t + x_{t+1})/4
-    return np.asarray(-np.diff(np.asarray(series, dtype=np.float64), 2, axis=0) / 4)
-
-
 def group_gap(losses: npt.ArrayLike, pair: OpposingPair) -> Array:
     """(steps,) mean loss of the positive group less that of the negative group."""
     table = np.asarray(losses, dtype=np.float64)

@@ -24,9 +24,9 @@ import numpy.typing as npt
 import xarray as xr
 from scipy import stats
 
+from theory.alternation import alternating_part
 from theory.command_line import InputError
 from validate.claims.base import CONFIDENCE
-from validate.opposing_groups import alternating_part
 from validate.quartimax import quartimax
 from validate.windows import find_windows
 

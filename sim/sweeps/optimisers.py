@@ -35,6 +35,7 @@ from sim.second_moments import Moments, population_moments, sample_moments, stac
 from sim.sweeps.study import Study, Unit
 from sim.update_rules import Adam, GradientDescent, Momentum, Rule, SignDescent, SplitSGD
 from theory import InputError, State, optimizer_maps
+from theory.alternation import alternating_part
 from theory.command_line import require_different, require_positive, require_seeds
 from theory.configuration import DescentConfig
 from theory.finite_sample import SampleMoments
@@ -277,7 +278,7 @@ class OptimiserUnit(Unit):
         sample = SampleMoments(moments.gram.cpu().numpy(), moments.cross.cpu().numpy(), float(moments.square))
         c, z = weights[:, 0], weights[:, 0] * weights[:, -1]
         steps = np.abs(np.diff(z[begin:]))
-        alternating = float(np.abs(z[begin + 2 :] - 2 * z[begin + 1 : -1] + z[begin:-2]).max()) / 4
+        alternating = float(np.abs(alternating_part(z[begin:])).max())
         row = {
             "amplitude": alternating,
             "step_rms": float(np.sqrt((steps**2).mean())),

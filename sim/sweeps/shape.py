@@ -36,6 +36,7 @@ from sim.sweeps.phase import two_features
 from sim.sweeps.study import Study, Unit
 from sim.update_rules import GradientDescent
 from theory import InputError, Model, State
+from theory.alternation import alternating_part
 from theory.command_line import require_different, require_positive, require_seeds
 from theory.configuration import DescentConfig
 from theory.deep_edge import deep_onset, deep_spike
@@ -230,7 +231,7 @@ class ShapeUnit(Unit):
         with np.errstate(invalid="ignore", over="ignore"):
             drive = (v * (model.beta - v)).sum(1)
             crossed = np.flatnonzero((rate[:-1] > 2) & (np.diff(rate) > 0) & (drive[:-1] > 0))
-            alternating = np.abs(z[2:] - 2 * z[1:-1] + z[:-2]) / 4  # at steps 1, 2, …
+            alternating = alternating_part(z)  # at steps 1, 2, …
             seen_at = 1 + np.flatnonzero((alternating**2 > drive[1:-1] / self.alpha) & (drive[1:-1] > 0))
         if crossed.size:
             row["crossing"] = float(crossed[0])

@@ -8,6 +8,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from theory.alternation import alternating_part
 from validate.equal_loss import (
     LEAST_STEPS,
     edge_losses,
@@ -16,7 +17,6 @@ from validate.equal_loss import (
     sharpness_ratio,
     steps_between,
 )
-from validate.opposing_groups import alternating_part
 from validate.windows import Windows
 
 WINDOWS = Windows(100, slice(0, 70), slice(100, 175), slice(175, 250), slice(100, 250), slice(0, 50))

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from sim import Architecture
+from theory.alternation import alternating_part
 from theory.command_line import InputError
 from validate.cifar10 import load_embedded
 from validate.claims.c07_heavy_tail import gaussian_like
 from validate.network_run import NetworkConfig, run_network
-from validate.opposing_groups import alternating_part
 from validate.opposing_score import BLOCK, GAUSSIAN, OpposingScore, opposing_score, score_of_run
 from validate.score_anchors import GaussianSurrogate, ShuffledLabels
 

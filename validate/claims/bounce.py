@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from validate.opposing_groups import alternating_part
+from theory.alternation import alternating_part
 from validate.windows import Windows
 
 Array = npt.NDArray[np.float64]

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from theory.alternation import alternating_part
 from validate.claims.base import Bound, Claim, NetworkEvidence, each_seed
 from validate.claims.pairs import leading_pair
-from validate.opposing_groups import alternating_part, group_gap
+from validate.opposing_groups import group_gap
 from validate.windows import Windows
 
 RUNNING = 6

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from theory.alternation import alternating_part
 from validate.claims.c02_onset import VISIBLE, amplitude, onset_step
-from validate.opposing_groups import alternating_part, group_gap, singular_pairs
+from validate.opposing_groups import group_gap, singular_pairs
 from validate.windows import Windows
 
 Array = npt.NDArray[np.float64]

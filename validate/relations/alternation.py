@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from theory.alternation import alternating_part
 from validate.claims.base import Bound
-from validate.opposing_groups import OpposingPair, alternating_part, group_gap
+from validate.opposing_groups import OpposingPair, group_gap
 from validate.relations.base import Domain, Measurement, Relation
 from validate.relations.configuration import Configuration
 from validate.relations.small_network import Path, branch, near_flow, small_network

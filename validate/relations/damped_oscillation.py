@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from theory.alternation import alternating_part
 from validate.claims.base import Bound
-from validate.opposing_groups import alternating_part
 from validate.relations.base import Domain, Measurement, Relation
 from validate.relations.configuration import Configuration
 from validate.relations.small_network import branch, near_flow
