@@ -12,7 +12,7 @@ and in its precision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -138,8 +138,8 @@ def flow(
         progress: whether to show it.
 
     Raises:
-        InputError: no times, or some that do not increase from 0 on, weights that make no mean, minibatches, or chunks
-            that cut batch norm's batch.
+        InputError: no times, or some that do not increase from 0 on, weights that make no mean, minibatches, chunks
+            that cut batch norm's batch, or a checkpoint of other times or another control.
     """
     at = np.atleast_1d(np.asarray(times, dtype=np.float64))
     if not at.size:
@@ -156,7 +156,7 @@ def flow(
     record.declare("loss", ("step", "example"), (len(inputs),), loss_dtype)
     record.declare("time", ("step",))
     with Arithmetic().active(inputs.device), np.errstate(invalid="ignore", over="ignore"):
-        run = _Integration(_Field(objective, batches), control, float(at[-1]), seed, probes, record, checkpoints)
+        run = _Integration(_Field(objective, batches), control, at, seed, probes, record, checkpoints)
         diverged_at = None
         with progress_bar(range(run.reached, len(at)), description, show=progress) as bar:
             for index in bar:
@@ -223,14 +223,14 @@ class _Integration:
         self,
         field: _Field,
         control: StepControl,
-        end: float,
+        times: Array,
         seed: int,
         probes: Sequence[Probe],
         record: Record,
         checkpoints: Checkpoints | None,
     ) -> None:
         self.field, self.control, self.probes, self.record = field, control, probes, record
-        self.checkpoints, self.end = checkpoints, end
+        self.checkpoints, self.times, self.end = checkpoints, times, float(times[-1])
         self.solver: Any  # SciPy's types allow for complex weights
         self.dense: Any = None  # the interpolant of the last step, once it is needed
         self.generator = torch.Generator().manual_seed(seed)
@@ -322,6 +322,8 @@ class _Integration:
     def _state(self) -> dict[str, Any]:
         """State before a step whose like is not begun: all stated times so far are recorded."""
         return {
+            "times": torch.from_numpy(self.times),
+            "control": asdict(self.control),
             "time": float(self.solver.t),
             "weights": torch.from_numpy(self.solver.y),
             "network": parameter_vector(self.field.objective.network).cpu(),  # of the last stated time
@@ -336,6 +338,13 @@ class _Integration:
         }
 
     def _resume(self, state: dict[str, Any]) -> None:
+        # The two are not in checkpoints of earlier versions.
+        there, control = state.get("times"), state.get("control", asdict(self.control))
+        if control != asdict(self.control) or (there is not None and not np.array_equal(there.numpy(), self.times)):
+            raise InputError(
+                f"the checkpoint is of another flow than one with {len(self.times)} times up to {self.end:g} and "
+                f"{self.control}: give another folder"
+            )
         self._start(state["time"], state["weights"].numpy(), state["longest"], state["next_step"])
         if "network" in state:  # not in checkpoints of earlier versions
             load_parameters(self.field.objective.network, state["network"].to(self.field.like[0]))

@@ -331,6 +331,37 @@ def test_a_flow_that_ends_anywhere_and_goes_on_has_the_bits_of_one(tmp_path_fact
     assert (whole.steps, whole.rejected, whole.evaluations) == (resumed.steps, resumed.rejected, resumed.evaluations)
 
 
+def test_a_checkpoint_of_other_times_or_another_control_is_refused(tmp_path: Path) -> None:
+    x, y = _problem(torch.device("cpu"), torch.float32)
+
+    def run(times: Any, control: StepControl = StepControl(), dies: int | None = None) -> int:  # noqa: B008
+        checkpoints = Checkpoints(tmp_path, tmp_path / "checkpoints", {}, every_seconds=0)
+        record = Record(tmp_path / "trajectory.zarr")
+        network = mlp([6, 8, 3], "tanh", seed=1)
+        result = flow(
+            network,
+            x,
+            y,
+            times=times,
+            control=control,
+            probes=[_Dies(dies)],
+            record=record,
+            checkpoints=checkpoints,
+            progress=False,
+        )
+        return len(result.data["time"])
+
+    times = np.linspace(0, 15, 20)
+    with pytest.raises(_Stop):
+        run(times, dies=12)
+    for other in (times[:-1], 1.01 * times, np.append(times, 16.0)):
+        with pytest.raises(InputError, match=f"another flow than one with {len(other)} times up to {other[-1]:g} "):
+            run(other)
+    with pytest.raises(InputError, match=r"relative_tolerance=0\.01"):
+        run(times, StepControl(relative_tolerance=0.01))
+    assert run(times) == 20
+
+
 def test_batch_norms_statistics_stay(device: torch.device) -> None:
     x, y = _problem(device)
     plain = mlp([6, 8, 3], "tanh", seed=1).double()
