@@ -17,7 +17,6 @@ from sim.curvature import (
     MeanLoss,
     MeanLossHessian,
     curvature_derivatives,
-    example_curvatures,
     sharpness_gradient,
     top_eigenpairs,
 )
@@ -43,7 +42,7 @@ class EdgeMeasurements:
     draws: int = 10
     """Random groups of each kind."""
     third_derivative: Method = "exact"
-    """How ∇λ is computed; difference for networks with fused normalisations."""
+    """How ∇λ and the examples' curvatures are computed; difference for networks with fused normalisations."""
     chunk: int | None = None
     """Examples at once in gradients, products and third derivatives; all when not given. With declared ghost batches
     it has to be theirs, and `study_edge` sees to that."""
@@ -200,10 +199,8 @@ class EdgeProbe:
 
     def _rise_of_all(self, point: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, Tensor]:
         """The same, and every example's curvature along the direction."""
-        if self.what.third_derivative == "exact":
-            return curvature_derivatives(self.objective, direction, point, chunk=self.what.chunk)
-        curvature = example_curvatures(self.objective, direction, point, chunk=self.what.chunk)
-        return self._rise(point, direction), curvature
+        method, chunk = self.what.third_derivative, self.what.chunk
+        return curvature_derivatives(self.objective, direction, point, chunk=chunk, method=method)
 
     def _measure_groups(self, parameters: Sequence[Tensor], slope: Tensor, curvature: Tensor) -> None:
         n, m = len(self.objective), len(self.pair.positive)
