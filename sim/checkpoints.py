@@ -29,8 +29,9 @@ class Checkpoints:
 
     Args:
         run: the run's folder as the user knows it, for messages.
-        folder: where the files lie.
-        circumstances: what the bits of a run may depend on besides its configuration, such as the number of threads.
+        folder: where the files lie; made with the first.
+        circumstances: what the bits of a run may depend on besides its configuration, such as
+            ``{"threads": torch.get_num_threads()}``: where they differ at a resumption, a warning says so.
         every_seconds: seconds between checkpoints; 0 for one after every step.
     """
 
@@ -86,7 +87,7 @@ class Checkpoints:
             _load(content.getvalue())
         content.write(hashlib.sha256(content.getbuffer()).digest())
         with writing(self.run):
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_durably(self.folder / f"step-{step:012d}.pt", content.getbuffer())
             for old in self._newest_first()[2:]:
                 old.unlink()

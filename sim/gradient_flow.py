@@ -12,7 +12,7 @@ and in its precision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from sim.losses import LossRule
 from sim.networks import load_parameters, parameter_vector, require_trained_whole
 from sim.progress import progress_bar
 from sim.record import Record
+from sim.same_run import require_same_run, run_words, tensor_words
 from sim.training import Descent, Probe, StatefulProbe, require_weights
 from theory.command_line import InputError, require_all, require_positive
 
@@ -139,7 +140,7 @@ def flow(
 
     Raises:
         InputError: no times, or some that do not increase from 0 on, weights that make no mean, minibatches, chunks
-            that cut batch norm's batch, or a checkpoint of other times or another control.
+            that cut batch norm's batch, or a checkpoint of another flow.
     """
     at = np.atleast_1d(np.asarray(times, dtype=np.float64))
     if not at.size:
@@ -155,8 +156,20 @@ def flow(
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (len(inputs),), loss_dtype)
     record.declare("time", ("step",))
+    asked = run_words(
+        network,
+        inputs,
+        labels,
+        example_weights,
+        probes,
+        times=tensor_words(torch.from_numpy(at)),
+        control=control,
+        loss=loss,
+        batches=batches,
+        seed=seed,
+    )
     with Arithmetic().active(inputs.device), np.errstate(invalid="ignore", over="ignore"):
-        run = _Integration(_Field(objective, batches), control, at, seed, probes, record, checkpoints)
+        run = _Integration(_Field(objective, batches), control, float(at[-1]), asked, seed, probes, record, checkpoints)
         diverged_at = None
         with progress_bar(range(run.reached, len(at)), description, show=progress) as bar:
             for index in bar:
@@ -223,14 +236,15 @@ class _Integration:
         self,
         field: _Field,
         control: StepControl,
-        times: Array,
+        end: float,
+        asked: dict[str, str],
         seed: int,
         probes: Sequence[Probe],
         record: Record,
         checkpoints: Checkpoints | None,
     ) -> None:
         self.field, self.control, self.probes, self.record = field, control, probes, record
-        self.checkpoints, self.times, self.end = checkpoints, times, float(times[-1])
+        self.checkpoints, self.end, self.asked = checkpoints, end, asked
         self.solver: Any  # SciPy's types allow for complex weights
         self.dense: Any = None  # the interpolant of the last step, once it is needed
         self.generator = torch.Generator().manual_seed(seed)
@@ -322,8 +336,7 @@ class _Integration:
     def _state(self) -> dict[str, Any]:
         """State before a step whose like is not begun: all stated times so far are recorded."""
         return {
-            "times": torch.from_numpy(self.times),
-            "control": asdict(self.control),
+            "asked": self.asked,
             "time": float(self.solver.t),
             "weights": torch.from_numpy(self.solver.y),
             "network": parameter_vector(self.field.objective.network).cpu(),  # of the last stated time
@@ -338,13 +351,7 @@ class _Integration:
         }
 
     def _resume(self, state: dict[str, Any]) -> None:
-        # The two are not in checkpoints of earlier versions.
-        there, control = state.get("times"), state.get("control", asdict(self.control))
-        if control != asdict(self.control) or (there is not None and not np.array_equal(there.numpy(), self.times)):
-            raise InputError(
-                f"the checkpoint is of another flow than one with {len(self.times)} times up to {self.end:g} and "
-                f"{self.control}: give another folder"
-            )
+        require_same_run(state.get("asked", {}), self.asked)  # earlier versions kept none
         self._start(state["time"], state["weights"].numpy(), state["longest"], state["next_step"])
         if "network" in state:  # not in checkpoints of earlier versions
             load_parameters(self.field.objective.network, state["network"].to(self.field.like[0]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import Tensor
 
 from sim.optimizers import SAM, SplitSGD
 from theory.command_line import InputError
@@ -61,6 +62,10 @@ class OptimizerChoice:
             raise InputError(
                 f"dampening is {self.dampening} without momentum, where there is nothing to dampen: give 0"
             )
+
+    def __call__(self, parameters: list[Tensor], /, *, lr: float) -> torch.optim.Optimizer:
+        """The optimiser of some parameters at a step size, as `sim.descend` asks for it."""
+        return self.factory()(parameters, lr=lr)
 
     def factory(self) -> OptimizerFactory:
         """Makes the optimiser of parameters at a step size, for `sim.descend`.

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from sim.arithmetic import Arithmetic
 from sim.batches import Batches, examples_in, takes_batch_statistics
 from sim.checkpoints import Checkpoints
+from sim.curvature.mean_loss import ExampleLoss
 from sim.distributed import join_pieces, own_pieces, sum_gradients
 from sim.losses import LossRule
 from sim.progress import progress_bar
 from sim.record import Record
+from sim.same_run import optimizer_words, require_same_run, run_words
 from theory.command_line import InputError, require_positive
 
 
@@ -88,7 +90,7 @@ def descend(
     lr: float,
     steps: int,
     optimizer: OptimizerFactory = torch.optim.SGD,
-    loss: LossRule = LossRule(),  # noqa: B008 (frozen)
+    loss: ExampleLoss = LossRule(),  # noqa: B008 (frozen)
     example_weights: Tensor | None = None,
     batches: Batches = Batches(),  # noqa: B008
     arithmetic: Arithmetic = Arithmetic(),  # noqa: B008
@@ -115,11 +117,12 @@ def descend(
     Args:
         network: the network, on the inputs' device.
         inputs: (n, …) all inputs, resident on the device.
-        labels: (n,) class indices.
-        lr: step size η.
-        steps: number of steps.
-        optimizer: rule of the steps.
-        loss: rule of the examples' losses.
+        labels: (n,) class indices; whatever another loss takes, (n, …).
+        lr: step size η, 0 or more.
+        steps: number of steps, 0 or more.
+        optimizer: rule of the steps: a class of `torch.optim`, or an `OptimizerChoice`.
+        loss: rule of the examples' losses, (n,) from outputs and labels. One that needs all examples of a batch at
+            once has an attribute ``divides`` that is False.
         example_weights: (n,) weight w_i ≥ 0 of each example's loss in the mean, of which a minibatch takes its own
             examples' part; all 1 when not given. An example of weight 0 has no gradient, but its loss is recorded, and
             batch norm's statistics include it.
@@ -133,8 +136,8 @@ def descend(
         progress: whether to show it.
 
     Raises:
-        InputError: a number out of its range, chunks that cut batch norm's batch, weights that make no mean, a
-            checkpoint of another step size or beyond the last step, or a record or checkpoint that cannot be written.
+        InputError: a number or label out of its range, chunks that cut batch norm's batch, weights that make no mean, a
+            checkpoint of another run or beyond the last step, or a record or checkpoint that cannot be written.
     """
     count, device = len(inputs), inputs.device
     require_positive("step size", lr, zero_allowed=True)
@@ -147,11 +150,23 @@ def descend(
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (count,), loss_dtype)
     inputs = arithmetic.arrange(network, inputs)
-    whole = batches.ghost or takes_batch_statistics(network) or not loss.divides
+    whole = batches.ghost or takes_batch_statistics(network) or not getattr(loss, "divides", True)
     require_weights(example_weights, count)
     weights = None if example_weights is None else example_weights.float()
     objective = _Objective(network, inputs, labels, loss, weights, arithmetic, whole)
-    run = _State(network, optimizer([p for p in network.parameters() if p.requires_grad], lr=lr), probes, record)
+    rule = optimizer([p for p in network.parameters() if p.requires_grad], lr=lr)
+    asked = optimizer_words(rule) | run_words(
+        network,
+        inputs,
+        labels,
+        example_weights,
+        probes,
+        step_size=lr,
+        loss=loss,
+        batches=batches,
+        arithmetic=arithmetic,
+    )
+    run = _State(network, rule, probes, record, asked)
     with progress_bar(range(run.resume(checkpoints, steps), steps), description, show=progress) as bar:
         for step in bar:
             parts = batches.of_step(step, count, device)
@@ -178,7 +193,7 @@ class _Objective:
         network: nn.Module,
         inputs: Tensor,
         labels: Tensor,
-        loss: LossRule,
+        loss: ExampleLoss,
         weights: Tensor | None,
         arithmetic: Arithmetic,
         whole_chunks: bool,
@@ -186,6 +201,7 @@ class _Objective:
         self.network, self.inputs, self.labels, self.loss = network, inputs, labels, loss
         self.weights, self.arithmetic, self.whole_chunks = weights, arithmetic, whole_chunks
         self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.labels_fit = type(loss) is not LossRule  # others may mark labels
 
     def backward(self, parts: Sequence[slice | Tensor]) -> Tensor:
         """(n,) losses, NaN outside the batch; adds the gradient of the batch's mean loss to `grad`."""
@@ -194,7 +210,9 @@ class _Objective:
         pieces = own_pieces(parts, whole=self.whole_chunks)
         for part in pieces:
             with self.arithmetic.active(self.inputs.device):
-                each = self.loss(self.network(self.inputs[part]), self.labels[part])
+                outputs = self.network(self.inputs[part])
+                self._require_labels(outputs)
+                each = self.loss(outputs, self.labels[part])
                 weighted = each.sum() if self.weights is None else each @ self.weights[part].to(each)
                 torch.autograd.backward(weighted / total)
             losses[part] = each.detach().float()
@@ -210,6 +228,15 @@ class _Objective:
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
+
+    def _require_labels(self, outputs: Tensor) -> None:
+        """Refuses labels that are none of the classes, at the first pass: torch leaves those of −100 out, unasked."""
+        if not self.labels_fit and not (int(self.labels.min()) >= 0 and int(self.labels.max()) < outputs.shape[1]):
+            raise InputError(
+                f"labels go from {int(self.labels.min())} to {int(self.labels.max())}: give class indices from 0 to "
+                f"{outputs.shape[1] - 1}, as the network has {outputs.shape[1]} outputs"
+            )
+        self.labels_fit = True
 
     def _total(self, parts: Sequence[slice | Tensor]) -> int | Tensor:
         """Number of examples in the batch, or the sum of their weights; 1 where that is 0, and so are all terms."""
@@ -237,9 +264,15 @@ class _State:
     """All that the next step depends on: what a checkpoint holds."""
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, probes: Sequence[Probe], record: Record
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        probes: Sequence[Probe],
+        record: Record,
+        asked: Mapping[str, str],
     ) -> None:
         self.network, self.optimizer, self.probes, self.record = network, optimizer, probes, record
+        self.asked = dict(asked)
         self.parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
         self.previous = [p.detach().clone() for p in self.parameters]
         self.buffers = [b.clone() for b in network.buffers()]
@@ -281,6 +314,7 @@ class _State:
     def state_dict(self) -> dict[str, Any]:
         """Weights and buffers, optimiser, random state, probes with their eigenvectors, recorded rows."""
         return {
+            "asked": self.asked,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "previous": self.previous,
@@ -296,13 +330,10 @@ class _State:
         if latest is None:
             return 0
         step, state = latest
-        asked = [group["lr"] for group in self.optimizer.param_groups]
+        require_same_run(state.get("asked", {}), self.asked)  # earlier versions kept none
+        if step > steps:
+            raise InputError(f"the checkpoint is of step {step}, beyond {steps} steps: give another folder")
         self.optimizer.load_state_dict(state["optimizer"])
-        if step > steps or asked != [group["lr"] for group in self.optimizer.param_groups]:
-            raise InputError(
-                f"the checkpoint is of another step size than {asked[0]:g}, or beyond {steps} steps: "
-                "give another folder"
-            )
         self.network.load_state_dict(state["network"])
         with torch.no_grad():
             for kept, stored in zip(self.previous, state["previous"], strict=True):

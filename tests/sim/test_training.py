@@ -16,7 +16,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import Arithmetic, Batches, Checkpoints, OptimizerChoice, SharpnessProbe, SnapshotProbe, descend, mlp
+from sim import Arithmetic, Batches, Checkpoints, LossRule, OptimizerChoice, SharpnessProbe, SnapshotProbe, descend, mlp
 from sim.batches import examples_in
 from sim.curvature import HessianOperator, layer_shares
 from sim.gradient_flow import flow
@@ -415,13 +415,75 @@ def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
         assert all(torch.equal(a, b) for a, b in zip(again[2].values(), state.values(), strict=True))
 
 
-@pytest.mark.parametrize(("lr", "steps"), [(0.5, 9), (0.1, 4)])
-def test_a_checkpoint_of_another_step_size_or_beyond_the_end_is_refused(lr: float, steps: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lr": 0.5}, r"another run \(step size: 0\.1 there, 0\.5 now\): give another folder"),
+        ({"steps": 4}, "of step 5, beyond 4 steps: give another folder"),
+        ({"batches": Batches(size=5)}, "another run .*batches"),
+        ({"loss": LossRule("squared")}, "another run .*loss"),
+        ({"loss": F.cross_entropy}, "another run .*loss"),
+        ({"arithmetic": Arithmetic("bfloat16")}, "another run .*arithmetic"),
+        ({"example_weights": torch.arange(12.0)}, "another run .*example weights"),
+        ({"optimizer": torch.optim.Adam}, "another run .*optimizer: SGD there, Adam now"),
+        (
+            {"optimizer": partial(torch.optim.SGD, momentum=0.5)},
+            r"another run .*momentum of group 0: 0 there, 0\.5 now",
+        ),
+        ({"probes": [lambda *_: None]}, "another run .*probes: none there, function now"),
+        ({"inputs": 1}, "another run .*inputs"),
+        ({"labels": 1}, "another run .*labels"),
+        ({"network": 1}, "another run .*network"),
+        ({}, ""),
+    ],
+)
+def test_a_checkpoint_of_another_run_or_beyond_the_end_is_refused(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    x, y = (part[:12] for part in _problem(torch.device("cpu")))
+    checkpoints = Checkpoints(tmp_path / "run", tmp_path / "run" / "checkpoints", {}, every_seconds=0)
+    options: dict[str, Any] = {"lr": 0.1, "checkpoints": checkpoints, "progress": False}
+    descend(_network(x.device), x, y, steps=5, **options)
+    changes = dict(changes)
+    network = torch.nn.Sequential(_network(x.device)) if changes.pop("network", 0) else _network(x.device)
+    x, y = x + changes.pop("inputs", 0), y.roll(changes.pop("labels", 0))
+    if words:
+        with pytest.raises(InputError, match=words):
+            descend(network, x, y, **{"steps": 9, **options, **changes})
+    else:
+        assert len(descend(network, x, y, steps=9, **options).losses) == 9
+
+
+def test_any_function_of_outputs_and_labels_is_a_loss() -> None:
+    x, _ = _problem(torch.device("cpu"))
+    targets = torch.randn(len(x), 2, generator=torch.Generator().manual_seed(0))
+
+    def huber(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return F.huber_loss(outputs[:, :2], wanted, reduction="none").sum(1)
+
+    network = _network(x.device)
+    run = descend(network, x, targets, lr=0.05, steps=30, loss=huber, batches=Batches(chunk=7), progress=False)
+    start = _network(x.device)
+    np.testing.assert_allclose(run.losses[0], huber(start(x), targets).detach(), rtol=1e-6)
+    assert run.losses[-1].mean() < run.losses[0].mean()
+
+
+@pytest.mark.parametrize("label", [-100, -1, 1000])
+def test_labels_that_are_no_classes_are_refused(label: int) -> None:
     x, y = _problem(torch.device("cpu"))
-    checkpoints = Checkpoints(Path("run"), tmp_path, {}, every_seconds=0)
-    descend(_network(x.device), x, y, lr=0.1, steps=5, checkpoints=checkpoints, progress=False)
-    with pytest.raises(InputError, match="the checkpoint is of another step size than"):
-        descend(_network(x.device), x, y, lr=lr, steps=steps, checkpoints=checkpoints, progress=False)
+    y = y.clone()
+    y[3] = label
+    with pytest.raises(InputError, match=f"labels go from .*{label}.*: give class indices from 0 to"):
+        descend(_network(x.device), x, y, lr=0.1, steps=1, progress=False)
+
+
+def test_a_choice_is_a_rule_of_the_steps() -> None:
+    x, y = _problem(torch.device("cpu"))
+    losses = [
+        descend(_network(x.device), x, y, lr=0.01, steps=5, optimizer=rule, progress=False).losses
+        for rule in (OptimizerChoice("adam"), torch.optim.Adam)
+    ]
+    np.testing.assert_array_equal(*losses)
 
 
 @pytest.mark.parametrize(
