@@ -113,7 +113,7 @@ def require_seeds(seeds: Sequence[int], name: str = "--seeds") -> None:
         require_seed(name, seed)
 
 
-_KEEPS = "; given again, the command reads what is finished and goes on from checkpoints"
+_KEEPS = "; given again, the command reads what is finished and goes on from checkpoints, where there are some"
 
 
 def main(

@@ -170,10 +170,12 @@ def open_store(
         plan_only: nothing is to be made or written.
 
     Raises:
-        InputError: runs or report cannot be written to.
+        InputError: runs or report cannot be written to; a store that holds runs is asked when one is to be made, so
+            that a complete one serves where it cannot be written to.
     """
     if not plan_only:
-        require_writable(runs)
+        if force or not list_runs(runs):
+            require_writable(runs)
         require_writable(report)
     return Store(runs, images, device, force and not plan_only)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 
-from theory.command_line import InputError, require_positive
+from theory.command_line import InputError, require_all, require_positive
 from validate.cifar10 import CLASSES, Images
 from validate.opposing_groups import OpposingPair
 
@@ -71,7 +71,13 @@ class GroupCard:
 
         The p-values of all contrasts asked for are corrected together: what both groups share, true findings against
         all images, would with Benjamini–Hochberg make room for false ones between the two.
+
+        Raises:
+            InputError: there is no such contrast.
         """
+        for contrast in contrasts:
+            if contrast not in CONTRASTS:
+                raise InputError(f"contrast is {contrast}: give some of {', '.join(CONTRASTS)}")
         rows = [CONTRASTS.index(contrast) for contrast in contrasts]
         adjusted = adjust(self.p_values[rows], self.correction)
         found = [
@@ -105,14 +111,18 @@ def group_card(
         correction: for the number of p-values.
 
     Raises:
-        InputError: the groups are empty, or of different size, or a number or name is out of its range.
+        InputError: the groups are empty, of different size, or hold an image twice or one that is not there, or a
+            number or name is out of its range.
     """
     require_positive("number of draws", draws)
-    if correction not in get_args(Correction):
-        raise InputError(f"correction is {correction}: give one of {', '.join(get_args(Correction))}")
+    _require_correction(correction)
     if len(pair.positive) != len(pair.negative) or not len(pair.positive):
         raise InputError(f"groups have {len(pair.positive)} and {len(pair.negative)} images: give as many, at least 1")
     sides = np.stack([pair.positive, pair.negative])
+    if len(np.unique(sides)) < sides.size or not 0 <= sides.min() <= sides.max() < len(images.labels):
+        raise InputError(
+            f"groups hold an image twice, or one that is none of {len(images.labels)}: give different indices of images"
+        )
     features = describe(images)
     drawn = _draw(images.labels, sides, rng, draws, same_labels)
     own = _contrasts(features, sides[None])[0]
@@ -140,10 +150,15 @@ def group_card(
 def adjust(p_values: npt.ArrayLike, correction: Correction) -> Array:
     """P-values corrected for their number, in their shape.
 
+    Raises:
+        InputError: one is not within 0 and 1, or there is no such correction.
+
     >>> adjust([0.01, 0.04, 0.03], "holm"), adjust([0.01, 0.04, 0.03], "benjamini-hochberg")
     (array([0.03, 0.06, 0.06]), array([0.03, 0.04, 0.04]))
     """
+    _require_correction(correction)
     values = np.asarray(p_values, dtype=np.float64)
+    require_all("p-value", values, (values >= 0) & (values <= 1), "numbers from 0 to 1")
     flat = values.ravel()
     if correction == "benjamini-hochberg":
         return np.asarray(stats.false_discovery_control(flat)).reshape(values.shape)
@@ -152,6 +167,11 @@ def adjust(p_values: npt.ArrayLike, correction: Correction) -> Array:
     adjusted = np.empty_like(flat)
     adjusted[order] = np.minimum(np.maximum.accumulate(flat[order] * np.arange(flat.size, 0, -1)), 1.0)
     return adjusted.reshape(values.shape)
+
+
+def _require_correction(correction: str) -> None:
+    if correction not in get_args(Correction):
+        raise InputError(f"correction is {correction}: give one of {', '.join(get_args(Correction))}")
 
 
 def describe(images: Images) -> Array:

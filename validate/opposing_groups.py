@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from theory.command_line import InputError
+from theory.command_line import InputError, require_positive
 from validate.singular_directions import singular_directions
 
 Array = npt.NDArray[np.float64]
@@ -48,7 +48,11 @@ def singular_pairs(
         size: number of examples in each group; half of all where there are fewer than twice as many.
 
     Returns:
-        At most `count` pairs, fewer when the window has fewer steps or the changes a lower rank.
+        At most `count` pairs, fewer when the window has fewer steps or the changes a lower rank; of losses that stay
+        as they are one of strength 0, which tells nothing.
+
+    Raises:
+        InputError: `size` or `count` is not positive, there are no two examples or steps, or a loss is not finite.
 
     >>> phase = np.array([1.0, -1.0, 1.0, -1.0])
     >>> losses = np.outer(phase, [5.0, 0.1, -5.0]) + 10
@@ -56,6 +60,7 @@ def singular_pairs(
     >>> sorted([int(pair.positive[0]), int(pair.negative[0])])
     [0, 2]
     """
+    require_positive("size of the groups", size)
     found = singular_directions(losses, count=count)
     size = _disjoint(size, found.directions.shape[1])
     pairs = []
@@ -76,8 +81,17 @@ def top_change_pair(losses: npt.ArrayLike, *, size: int = GROUP_SIZE) -> tuple[i
 
     Returns:
         Index in the window of the step, and the pair.
+
+    Raises:
+        InputError: `size` is not positive, there are no two examples or steps, or a loss is not finite.
     """
-    changes = loss_changes(losses)
+    require_positive("size of the groups", size)
+    table = np.asarray(losses, dtype=np.float64)
+    if table.ndim != 2 or len(table) < 2:
+        raise InputError(f"losses have shape {list(table.shape)}: give at least two steps × examples")
+    if not np.isfinite(table).all():
+        raise InputError("losses hold numbers that are not finite: give steps before that")
+    changes = loss_changes(table)
     size = _disjoint(size, changes.shape[1])
     ordered = np.sort(changes, axis=1)
     spread = ordered[:, -size:].mean(1) - ordered[:, :size].mean(1)
@@ -161,10 +175,17 @@ def stability(found: Sequence[Sequence[OpposingPair]], n: int, rng: np.random.Ge
         rng: of the random groups.
         draws: number of random groups for the level of chance.
 
+    Raises:
+        InputError: there are no windows, one without a pair, or too few examples for two groups.
+
     >>> pair = OpposingPair(np.array([0, 1]), np.array([2, 3]), 1.0, 1.0)
     >>> stability([[pair], [pair]], 1000, np.random.default_rng(0)).mean
     1.0
     """
+    if not found or not all(found):
+        raise InputError(f"there are {len(found)} windows, some without a pair: give those with one")
+    if n < 2 * len(found[0][0].positive):
+        raise InputError(f"there are {n} examples for two groups of {len(found[0][0].positive)}: give all of them")
     overlaps = np.array([[max(overlap(row[0], pair) for pair in column) for column in found] for row in found])
     off = ~np.eye(len(found), dtype=bool)
     drawn = [

@@ -25,7 +25,7 @@ import xarray as xr
 from scipy import stats
 
 from theory.alternation import alternating_part
-from theory.command_line import InputError
+from theory.command_line import InputError, require_positive
 from validate.claims.base import CONFIDENCE
 from validate.quartimax import quartimax
 from validate.windows import find_windows
@@ -82,8 +82,9 @@ def opposing_score(losses: npt.ArrayLike, rng: np.random.Generator, *, resamples
     >>> round(opposing_score(swing, np.random.default_rng(0)).score, 12)
     1.0
     """
+    require_positive("number of resamples", resamples, zero_allowed=True)
     table = np.asarray(losses, dtype=np.float64)
-    if table.ndim != 2 or len(table) < 2 * BLOCK:
+    if table.ndim != 2 or len(table) < 2 * BLOCK or not table.shape[1]:
         raise InputError(f"losses have shape {list(table.shape)}: give at least {2 * BLOCK} steps × examples")
     if not np.isfinite(table).all():
         raise InputError("losses hold numbers that are not finite: give full-batch steps at the edge")

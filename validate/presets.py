@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sim import Architecture, TwoLayerConfig
 from sim.batches import Batches
-from theory.command_line import InputError
+from theory.command_line import InputError, require_different
 from validate.cpu_forms import CPU_FORMS
 from validate.edge_probe import EdgeMeasurements
 from validate.network_run import NetworkConfig
@@ -27,6 +27,18 @@ QUICK_CLAIMS = (
 """The claims that two runs of the network a seed can settle."""
 
 
+def all_or_named(named: Sequence[str], every: Iterable[str]) -> tuple[str, ...]:
+    """The networks that a command names; all of them for "all".
+
+    Raises:
+        InputError: "all" stands beside others, or one is named twice.
+    """
+    if "all" in named and len(named) > 1:
+        raise InputError(f"--network is {' '.join(named)}: give all by itself, or some without it")
+    require_different("--network", named)
+    return tuple(every) if "all" in named else tuple(named)
+
+
 @dataclass(frozen=True)
 class Preset:
     """Settings by kind of network, and the claims meant when none is named.
@@ -40,8 +52,12 @@ class Preset:
     claims: tuple[str, ...] | None = None
 
     def kinds(self, named: Sequence[str]) -> tuple[str, ...]:
-        """The kinds of network that a command names; every kind of the preset for "all"."""
-        return tuple(self.settings) if tuple(named) == ("all",) else tuple(named)
+        """The kinds of network that a command names; every kind of the preset for "all".
+
+        Raises:
+            InputError: as `all_or_named`.
+        """
+        return all_or_named(named, self.settings)
 
     def setting(self, kind: str) -> Setting:
         """The setting of a kind of network.

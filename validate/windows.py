@@ -79,6 +79,24 @@ def find_windows(run: xr.Dataset) -> Windows | None:
     )
 
 
+def why_no_windows(run: xr.Dataset) -> str | None:
+    """Why a run has no windows, in words; None where it has some."""
+    if find_windows(run) is not None:
+        return None
+    multiples = run["sharpness_iterate"].values * run.attrs["lr"] / 2
+    if (crossing := first_crossing(run)) is not None:
+        late = crossing + SELECT_STEPS + EVALUATE_STEPS - run.sizes["step"]
+        words = f"crosses 2/η at step {crossing} and ends {late} steps too soon"
+    elif (at_edge := first_crossing(run, 0)) is not None:
+        words = f"crosses 2/η at step {at_edge}, before step {EARLIEST_CROSSING}"
+    elif multiples[0] >= 1:
+        words = f"starts at {multiples[0]:.2g} times 2/η"
+    else:
+        words = f"comes to {np.nanmax(multiples):.2g} of 2/η at most"
+    diverged = int(run.attrs.get("diverged_at", -1))
+    return words if diverged < 0 else f"{words}, and diverges at step {diverged}"
+
+
 def measured_in(run: xr.Dataset, name: str, window: slice) -> np.ndarray:
     """Measurements of a variable at the steps inside a window."""
     steps = run["measured"].values

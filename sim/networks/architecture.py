@@ -112,6 +112,8 @@ def build(architecture: Architecture, image_shape: tuple[int, int, int], classes
                 patch=architecture.patch,
                 activation=activation,
             )
+        if not architecture.kind.startswith("vgg11"):
+            raise NotImplementedError(f"{architecture.kind} is among KINDS, and nothing here builds it")
         if min(height, width) < 32:
             raise InputError(f"images are {height} × {width}: VGG-11 takes at least 32 × 32")
         return vgg11(

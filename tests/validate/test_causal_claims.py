@@ -208,7 +208,7 @@ def test_adam_that_never_gets_to_the_loss_is_undefined(evidence: Evidence) -> No
     ]
     for name in ("C11a", "C11b", "C12b"):
         verdict = judge(NAMED[name], dataclasses.replace(evidence, networks=slow))
-        assert verdict.reason == "the statistic is not defined for every seed"
+        assert verdict.reason.startswith("the statistic is not defined for every seed")
 
 
 def test_nearness_is_nought_for_adam_and_one_for_descent(evidence: Evidence) -> None:

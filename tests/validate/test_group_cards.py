@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from theory.command_line import InputError
 from validate.cifar10 import Images, load_embedded
-from validate.group_cards import CONTRASTS, FEATURES, adjust, describe, group_card
+from validate.group_cards import CONTRASTS, FEATURES, GroupCard, adjust, describe, group_card
 from validate.opposing_groups import OpposingPair, random_pair_like
 
 
@@ -131,3 +131,24 @@ def test_cards_hold_counts_and_means() -> None:
     assert card.p_values.min() >= 1 / 51
     with pytest.raises(InputError):
         group_card(images, OpposingPair(np.arange(2), np.arange(3), 1.0, 1.0), np.random.default_rng(0))
+
+
+def test_groups_findings_and_p_values_that_cannot_be_are_refused() -> None:
+    images, rng = load_embedded(), np.random.default_rng(0)
+
+    def card(positive: list[int], negative: list[int]) -> GroupCard:
+        pair = OpposingPair(np.array(positive), np.array(negative), 1.0, 1.0)
+        return group_card(images, pair, rng, draws=10)
+
+    for positive, negative in (([0, 1], [2, 99999]), ([1, 1], [2, 3]), ([1], [1]), ([-1], [3])):
+        with pytest.raises(InputError, match="an image twice, or one that is none of 2000"):
+            card(positive, negative)
+    with pytest.raises(InputError, match="contrast is foo: give some of"):
+        card([0], [1]).findings(contrasts=("foo",))
+    for values, correction, words in (
+        ([0.1, 0.2], "foo", "correction is foo"),
+        ([1.2, 0.1], "holm", r"p-value is 1\.2"),
+        ([np.nan, 0.1], "holm", "p-value is nan"),
+    ):
+        with pytest.raises(InputError, match=words):
+            adjust(values, correction)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from theory import InputError
 from validate.cifar10 import Images, first_of_each_class, load_embedded
 from validate.evidence import Store
 from validate.images_at_hand import held_out
-from validate.interventions import Intervention, choose_examples
+from validate.interventions import Intervention, Kind, choose_examples
 from validate.network_run import NetworkConfig, run_network
 from validate.outcome import outcome
 from validate.roles import ROLES, Base, Setting
@@ -257,3 +257,9 @@ def test_a_late_treatment_that_does_nothing_goes_on_as_the_base_run(images: Imag
     assert not np.allclose(without["loss"][3], data["loss"][11], rtol=1e-4)
     with pytest.raises(InputError, match="no snapshots to begin from"):
         late_start(TINY, base.windows)
+
+
+@given(st.sampled_from(["down_weight", "clip", "recolour", "remove"]), st.floats(0, 1), st.floats(0, 1))
+def test_another_amount_is_another_name(kind: Kind, first: float, second: float) -> None:
+    names = {Intervention(kind, (1, 2), amount, "x").name for amount in (first, second)}
+    assert len(names) == len({first, second})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -10,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from theory import InputError
 from validate.claims.base import Bound, mean_interval
 from validate.claims.c03_period_two import alternation
 from validate.claims.c04_opposite_phase import phase_correlation, swing
@@ -20,9 +23,10 @@ from validate.opposing_groups import (
     random_pair_like,
     random_pair_of_same_labels,
     singular_pairs,
+    stability,
     top_change_pair,
 )
-from validate.windows import find_windows, first_crossing, reached_edge
+from validate.windows import find_windows, first_crossing, reached_edge, why_no_windows
 
 
 @given(st.integers(0, 10**6))
@@ -165,3 +169,48 @@ def test_an_early_crossing_shortens_what_lies_before_it_and_a_start_above_is_no_
     counted = find_windows(run)
     assert counted is not None
     assert counted.crossing == 50
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: singular_pairs(LOSSES, size=0), "size of the groups is 0"),
+        (lambda: singular_pairs(LOSSES, size=-3), "size of the groups is -3"),
+        (lambda: top_change_pair(LOSSES, size=0), "size of the groups is 0"),
+        (lambda: top_change_pair(np.full((5, 10), np.nan)), "not finite"),
+        (lambda: top_change_pair(LOSSES[:1]), r"shape \[1, 10\]"),
+        (lambda: top_change_pair(LOSSES[0]), r"shape \[10\]"),
+        (lambda: stability([], 10, np.random.default_rng(0)), "0 windows"),
+        (lambda: stability([[]], 10, np.random.default_rng(0)), "some without a pair"),
+        (lambda: stability([singular_pairs(LOSSES, size=4)], 7, np.random.default_rng(0)), "7 examples"),
+    ],
+)
+def test_bad_input_is_refused(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        call()
+
+
+LOSSES = np.random.default_rng(0).normal(size=(6, 10))
+
+
+@pytest.mark.parametrize(
+    ("multiples", "steps", "diverged", "words"),
+    [
+        ({0: 0.2, 60: 1.1}, 210, -1, None),
+        ({0: 0.2, 60: 1.1}, 209, -1, "crosses 2/η at step 60 and ends 1 steps too soon"),
+        ({0: 0.2, 40: 1.1}, 400, -1, "crosses 2/η at step 40, before step 50"),
+        ({0: 0.2, 40: 1.1, 60: 0.9, 80: 1.2}, 400, -1, None),
+        ({0: 1.3}, 400, -1, "starts at 1.3 times 2/η"),
+        ({0: 0.5, 100: 0.875}, 400, -1, "comes to 0.88 of 2/η at most"),
+        ({0: 0.5, 10: 3.0}, 20, 17, "crosses 2/η at step 10, before step 50, and diverges at step 17"),
+    ],
+)
+def test_a_run_without_windows_says_why(
+    multiples: dict[int, float], steps: int, diverged: int, words: str | None
+) -> None:
+    measured = np.arange(0, steps, 10)
+    since = np.array(sorted(multiples))
+    values = [multiples[int(since[since <= step][-1])] for step in measured]
+    run = xr.Dataset({"sharpness_iterate": ("measured", 2 / 0.05 * np.array(values))}, coords={"measured": measured})
+    run["loss"] = ("step", "example"), np.zeros((steps, 2))
+    assert why_no_windows(run.assign_attrs(lr=0.05, diverged_at=diverged)) == words

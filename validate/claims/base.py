@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from validate.windows import Windows
+from validate.windows import Windows, why_no_windows
 
 CONFIDENCE = 0.90
 """Of the two-sided interval; each bound is thereby tested at 95 %."""
@@ -180,7 +180,7 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
         control_values = tuple(float(v) for v in claim.measure_control(evidence))
     interval, control_interval = mean_interval(values), mean_interval(control_values)
     if not np.isfinite(interval).all():
-        reason = "the statistic is not defined for every seed"
+        reason = "the statistic is not defined for every seed" + _without_windows(evidence, claim)
     elif claim.needs and len(values) == 1:
         return _not_judged(claim, kind, "one seed has no interval")
     elif not claim.bound.holds_for(interval):
@@ -192,6 +192,15 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
     else:
         reason = ""
     return Verdict(claim, values, interval, control_values, control_interval, not reason, reason, kind=kind)
+
+
+def _without_windows(evidence: Evidence, claim: Claim) -> str:
+    """Seeds whose base run has no windows at 2/η, each with the reason."""
+    if "base" not in claim.needs:
+        return ""
+    runs = {e.seed: e.run for e in evidence.networks if e.windows is None and "sharpness_iterate" in e.run}
+    words = [f"seed {seed} {why}" for seed, run in runs.items() if (why := why_no_windows(run)) is not None]
+    return f": {'; '.join(words)}" if words else ""
 
 
 def _not_judged(claim: Claim, kind: str, reason: str) -> Verdict:

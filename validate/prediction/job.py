@@ -31,6 +31,7 @@ from validate.prediction.spikes import valley_points
 from validate.prediction.tables import NetworkPredictions, layer_table, run_table, score_table, write_json
 from validate.prediction.trace import read_trace
 from validate.prediction.valley import ToldSpike, ValleyConfig, follow_valley, told_spike
+from validate.presets import all_or_named
 from validate.side_by_side import make_ahead, require_jobs
 from validate.windows import find_windows
 
@@ -72,7 +73,7 @@ def predict_job(config: PredictConfig) -> int:
         found = _read_named(config.runs, config.read)
         require_writable(config.report)
     else:
-        names = tuple(PREDICTION_NETWORKS) if config.network == ("all",) else config.network
+        names = all_or_named(config.network, PREDICTION_NETWORKS)
         settings = {name: prediction_network(name) for name in names}
         store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
         print(f"opposing signals, predictions, {describe_device(store.device)}")
@@ -176,6 +177,10 @@ def _make(store: Store, settings: Mapping[str, PredictionSetting], config: Predi
 
 def _read_named(runs: Path, prefix: str) -> dict[str, list[str]]:
     """Base runs with an edge study by kind of network and activation."""
+    if not runs.is_dir():
+        raise InputError(
+            f"--read is {prefix!r}: there is no folder {runs} and so no base run, give the store as --runs"
+        )
     found: dict[str, list[str]] = {}
     for name in _studied(runs, prefix):
         architecture = read_run(runs, name).config["architecture"]
