@@ -1,4 +1,17 @@
-"""Simulations of opposing features, probes of networks in training, and the store of finished runs."""
+"""Simulations of opposing features, probes of networks in training, and the store of finished runs.
+
+Where to look:
+
+- networks in training: `training` (`descend`), `gradient_flow`, `optimizers`, `losses`, `batches`, `arithmetic`,
+  `networks`; many small ones at once: `batched_networks`
+- what is measured meanwhile: `probes`, `curvature` (operators, eigenvalues, third derivatives, density)
+- the two-layer network at scale: `two_layer`, `batched_descent`, `batched_flow`, `update_rules`, `second_moments`;
+  deeper ones: `deep_network`
+- data: `opposing_data` (`draw_examples`), `heavy_tails` (`SizeLaw`, `hill_estimator`), `paired_classes`
+- studies: `sweeps`
+- what is kept: `runs` (the run store), `record`, `checkpoints`, `same_run`, `durable_files`
+- several processes: `distributed`
+"""
 
 from sim.arithmetic import Arithmetic
 from sim.batched_descent import descend_batch

@@ -5,7 +5,7 @@ Where to look:
 - the model: `model`, `symbolic` (the loss, source of all derivatives), `curvature` (`secular_equation`)
 - its dynamics: `flow`, `descent`, `optimizer_maps`, `exact_flow` (closed form), `limits`, `minima`
 - early and late: `initial_sharpness`, `turning_point`, `turning_bounds`, `sharpening`
-- the edge of stability: `oscillation`, `edge`, `spikes`, `onset`, `alternation`, `entry_exit`
+- the edge of stability: `oscillation`, `edge`, `spikes`, `onset` (`arrival`), `alternation`, `entry_exit`
 - that of real networks: `reduced_map`, `valley_map`
 - other settings: `finite_sample`, `unequal_groups`, `wide_network`, `deep_network`, `logistic`
 - what a user asks for: `predictions` (`quantities`, `curves`), `phase_diagram`, `statements` (`derivations`)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from theory.command_line import require_positive
-from theory.model import Model, State, vector_gradient
+from theory.model import Model, State, require_weights_of, vector_gradient
 from theory.symbolic import Array, VectorMap
 from theory.trajectory import Trajectory
 
@@ -25,12 +25,13 @@ def gradient_descent(model: Model, start: State, lr: float, steps: int) -> Traje
         The weights at steps 0…steps; cut before the first that is not finite, if one is not.
 
     Raises:
-        InputError: lr or steps is not positive.
+        InputError: lr or steps is not positive, or the start is not of the model's features.
 
     >>> m = Model(alpha=[1.0], beta=[0.0], covariance=[1.0])
     >>> gradient_descent(m, State(1.0, [0.0], [0.5]), lr=0.1, steps=1).state.s[1]  # (1 − 0.1) · 0.5
     array([0.45])
     """
+    require_weights_of(model, start)
     return descend_vectors(vector_gradient(model), start, lr, steps)
 
 

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.sparse import csc_array, diags_array
 
 from theory.command_line import InputError
-from theory.model import Model, State, vector_gradient
+from theory.model import Model, State, require_weights_of, vector_gradient
 from theory.symbolic import Array
 from theory.trajectory import Trajectory
 
@@ -49,8 +49,9 @@ def gradient_flow(
         The weights at `times`, and the time at which c turns from falling to rising.
 
     Raises:
-        InputError: times do not increase from 0 on, or the integrator gave up.
+        InputError: times do not increase from 0 on, the start is not of the model's features, or it gave up.
     """
+    require_weights_of(model, start)
     at = np.atleast_1d(np.asarray(times, dtype=np.float64))
     if at.size == 0 or at[0] < 0 or (np.diff(at) <= 0).any():
         raise InputError("times of the flow must increase from a first one of at least 0")

@@ -101,6 +101,21 @@ class State:
         return State(self.c[index], self.b[index], self.s[index])
 
 
+def require_weights_of(model: Model, state: State) -> None:
+    """Refuses weights that are not those of the model's features.
+
+    Raises:
+        InputError: another number of ordinary or opposing weights, or another number of runs in c, b and s.
+    """
+    wanted = (model.beta.size, model.alpha.size)
+    there = (state.b.shape[-1] if state.b.ndim else 0, state.s.shape[-1] if state.s.ndim else 0)
+    if there != wanted or not state.c.shape == state.b.shape[:-1] == state.s.shape[:-1]:
+        raise InputError(
+            f"c, b and s have shapes {state.c.shape}, {state.b.shape}, {state.s.shape}: give (…), (…, {wanted[0]}) and "
+            f"(…, {wanted[1]}), as the model has {wanted[0]} ordinary features and {wanted[1]} opposing pairs"
+        )
+
+
 def power_law_covariance(d1: int, exponent: float) -> Array:
     """Eigenvalues i^(−exponent), i = 1…d1; exponent 0 is the identity.
 

@@ -7,13 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from theory.arrival import arrival
 from theory.command_line import InputError, require_positive
 from theory.curvature import sharpness
 from theory.curves import Curves, predicted_curves
 from theory.finite_sample import SampleMoments
 from theory.limits import flow_limit
 from theory.minima import descent_limit, smallest_minimum_sharpness
-from theory.model import Model, State
+from theory.model import Model, State, require_weights_of
 from theory.onset import Onset, population_onset, sample_onset
 from theory.quantities import (
     Quantity,
@@ -92,7 +93,12 @@ def predict(
         sample: second moments of a finite sample, to predict its onset too.
 
     Raises:
-        InputError: lr, steps, fraction or c(0) is out of its range, or the model has no opposing pair.
+        InputError: lr, steps, fraction or c(0) is out of its range, the model has no opposing pair, or the start is not
+            of its features.
+
+    The quantities by name: `threshold`, `sharpness_start`, `first_layer_start`, `last_layer_start`, `sharpness_lowest`,
+    `turning_time`, `crossing_step`, `flow_sharpness_final`, `first_layer_final`, `last_layer_final`, `sharpness_final`,
+    `onset_step` (and `onset_step_sample` with a sample), `growth`, `amplitude`, `spike_height`.
 
     >>> model = Model([20.0], [3.0], [1.0])
     >>> p = predict(model, State(1.0, [0.1], [0.9]), lr=0.04, steps=300)
@@ -101,6 +107,7 @@ def predict(
     """
     require_positive("lr", lr)
     require_positive("steps", steps)
+    require_weights_of(model, start)
     if not 0 < fraction <= 1:
         raise InputError(f"fraction is {fraction}: give a number above 0 and at most 1")
     if not model.alpha.size:
@@ -120,12 +127,13 @@ def predict(
     regime = regime_of(2 / lr, flow_end, flattest)
     on_sample = None if sample is None else sample_onset(sample, start, lr, max_steps=steps)
     final = descent_limit(model, start, lr) if regime is Regime.CONVERGES and model.beta.any() else None
+    arrived = arrival(leading_model, leading_start, lr, onsets[first], steps)
     quantities = {
         **sharpness_quantities(model, start, lr, curves),
-        **final_quantities(model, start, limit, lr, regime, final),
-        **onset_quantities(onsets[first], on_sample, steps, None if sample is None else sample.imbalance(model.beta)),
+        **final_quantities(model, start, limit, lr, regime, final, arrived),
+        **onset_quantities(arrived, on_sample, steps, None if sample is None else sample.imbalance(model.beta)),
         # Of the limit it reads c alone, which no order of the pairs changes.
-        **edge_quantities(leading_model, leading_start, limit, lr, curves, onsets[first], regime),
+        **edge_quantities(leading_model, leading_start, limit, lr, curves, arrived, regime),
     }
     return Predictions(lr, regime, quantities, onsets, on_sample, final, curves)
 

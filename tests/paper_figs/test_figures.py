@@ -23,6 +23,7 @@ from paper_figs.registry import FIGURES
 from paper_figs.runs import Runs
 from theory import flow_limit, sharpness
 from validate.cifar10 import Images, load_embedded
+from validate.claims import CLAIMS
 from validate.opposing_groups import singular_pairs, top_change_pair
 from validate.windows import find_windows
 
@@ -289,3 +290,7 @@ def test_predictions_from_another_step_size_leave_the_line_of_equality(runs: Run
     settled = [float(re.search(r"\(T9\): ([\d.]+)", text).group(1)) for text in (of_right, of_wrong)]  # type: ignore[union-attr]
     assert settled[0] == pytest.approx(1, abs=0.02)
     assert np.abs(np.log(settled[1])) > 0.05
+
+
+def test_the_figure_that_a_claim_names_is_there() -> None:
+    assert {claim.figure for claim in CLAIMS} <= {entry.name for entry in FIGURES.values()}
