@@ -65,7 +65,8 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
             continue
         if found is None:
             raise InputError(f"preset {sources.preset} has no runs for {need}: give another --preset")
-        behind[need] = [_read(sources, run, made_by) for run in found]
+        makes = f"another command, or give another --{need.replace('_', '-')}" if need in named else made_by
+        behind[need] = [_read(sources, run, makes) for run in found]
     for need, name in named.items():
         if need in behind and KINDS[need] not in behind[need][0].data:
             raise InputError(

@@ -23,7 +23,7 @@ from sim.curvature import (
 )
 from sim.curvature.eigensolver import Criterion
 from sim.curvature.leading_inputs import LeadingInputs, begins_linearly
-from sim.curvature.mean_loss import flatten, leaves_at
+from sim.curvature.mean_loss import ExampleLoss, flatten, leaves_at
 from sim.curvature.over_ranks import own_part
 from sim.curvature.scouting import FLOAT32_NOISE, LEADING_INPUTS_NOISE, Lookout, Scout, error_of, scouted
 from sim.curvature.tracking import BlockTracker
@@ -55,7 +55,8 @@ class SharpnessProbe:
     Columns: ``measured``; for each place, iterate and midpoint, ``sharpness_``, ``residual_``, ``value_error_``,
     ``converged_``, ``verified_`` (see `sim.curvature.Eigenpairs`) and ``layer_share_``; ``block_measured``, and
     ``block_sharpness``, ``block_residual``, ``block_value_error``, ``block_converged``. Converged means: by the
-    criterion that the probe was given.
+    criterion that the probe was given. Layers are modules that hold parameters, numbered from 1 in the order in which
+    the network's parameters come (`sim.networks.layer_of_parameter`).
 
     Attributes:
         network: the network; its class and buffers are used, not its parameters.
@@ -97,7 +98,7 @@ class SharpnessProbe:
     precision: Literal["float32", "float64"] = "float32"
     scouting: bool = True
     seed: int = 0
-    loss: LossRule = field(default_factory=LossRule)
+    loss: ExampleLoss = field(default_factory=LossRule)
     example_weights: Tensor | None = None
     batches: Batches = field(default_factory=Batches)
     record: Record = field(default_factory=Record)
@@ -132,6 +133,11 @@ class SharpnessProbe:
         """Measures where the step is due."""
         if step % self.every:
             return
+        if [p.numel() for p in parameters] != self._sizes:
+            raise InputError(
+                f"the run's network has {sum(p.numel() for p in parameters)} parameters, the probe's "
+                f"{sum(self._sizes)}, or others: make the probe of the run's network"
+            )
         hessian, scout = self._hessian(parameters)
         self.record.append("measured", step)
         self._measure_whole("iterate", hessian, scout)
@@ -227,7 +233,7 @@ class SharpnessProbe:
         return scouted(joint, split, self._lookout)
 
     def _over_ranks(self, objective: MeanLoss, parameters: Sequence[Tensor], deferred: Collection[int] = ()) -> Hessian:
-        divides = objective.divisible and not self.batches.ghost and self.loss.divides
+        divides = objective.divisible and not self.batches.ghost and getattr(self.loss, "divides", True)
         if rank_count() == 1 or not divides:
             return self._operator(objective, parameters, deferred)
         return SummedOperator(self._operator(own_part(objective), parameters, deferred))

@@ -38,7 +38,7 @@ class EigenpairTracker:
             network at the edge of stability has been within 0.1 % (benchmarks/curvature.py).
         guard_every: refreshes between those that multiply the vector after the k too; 0 for none. A scout that is a
             restriction always does, and follows that pair.
-        verify_every: refreshes between verifications; 0 for none but the first, which starts from random vectors.
+        verify_every: refreshes between verifications; 0 for none but the first.
         max_products: products after which a refresh gives up, unconverged.
         criterion: "value" or "residual"; see `top_eigenpairs`.
         keep: number of directions kept from one refresh to the next, vectors of the operator's size; at least k.

@@ -461,11 +461,29 @@ def test_any_function_of_outputs_and_labels_is_a_loss() -> None:
     def huber(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         return F.huber_loss(outputs[:, :2], wanted, reduction="none").sum(1)
 
-    network = _network(x.device)
-    run = descend(network, x, targets, lr=0.05, steps=30, loss=huber, batches=Batches(chunk=7), progress=False)
-    start = _network(x.device)
+    network, start = _network(x.device), _network(x.device)
+    batches = Batches(chunk=7)
+    probe = SharpnessProbe(network, x, targets, 0.05, every=10, blocks_every=0, loss=huber, batches=batches)
+    run = descend(network, x, targets, lr=0.05, steps=30, loss=huber, batches=batches, probes=[probe], progress=False)
+    leaves = [p.detach().clone().requires_grad_() for p in start.parameters()]
+    mean = huber(
+        torch.func.functional_call(start, dict(zip(dict(start.named_parameters()), leaves, strict=True)), x), targets
+    ).mean()
+    dense = HessianOperator(mean, leaves)
+    columns = [dense.matvec(row) for row in torch.eye(sum(p.numel() for p in leaves))]
+    top = float(torch.linalg.eigvalsh(torch.stack(columns).double())[-1])
+    assert float(probe.dataset()["sharpness_iterate"][0]) == pytest.approx(top, rel=2e-3)
     np.testing.assert_allclose(run.losses[0], huber(start(x), targets).detach(), rtol=1e-6)
     assert run.losses[-1].mean() < run.losses[0].mean()
+
+
+def test_a_probe_of_another_network_is_refused() -> None:
+    x, y = _problem(torch.device("cpu"))
+    probe = SharpnessProbe(mlp([8, 9, 3], "relu", seed=5), x, y, 0.1, every=1)
+    with pytest.raises(
+        InputError, match=r"the run's network has 123 parameters, the probe's 111.*of the run's network"
+    ):
+        descend(_network(x.device), x, y, lr=0.1, steps=1, probes=[probe], progress=False)
 
 
 @pytest.mark.parametrize("label", [-100, -1, 1000])
