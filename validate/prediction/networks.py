@@ -45,7 +45,7 @@ _EDGE = EdgeMeasurements(every=5, directions=4, draws=1)
 
 
 def _measured(network: NetworkConfig) -> NetworkConfig:
-    return replace(network, midpoint=False, blocks_every=25, snapshot_every=30)
+    return replace(network, midpoint=False, snapshot_every=30)
 
 
 def _perceptron(activation: str) -> PredictionSetting:
