@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from cases import planted
 
-from validate.cifar10 import CLASSES
+from validate.cifar10 import CLASSES, load_embedded
 from validate.claims import c16_signal_is_feature
 from validate.claims.base import Evidence, NetworkEvidence
 from validate.probes import COLOURS
@@ -69,6 +69,18 @@ def edge_run(seed: int) -> xr.Dataset:
     for name, level in (("gradient_norm", 5.0), ("curvature", 40.0)):
         data[f"random_{name}"] = ("edge_measured", "kind", "draw", "side"), np.full((*drawn, 2), level)
     return data
+
+
+def two_images_swing() -> xr.Dataset:
+    """A run on the embedded images whose images 7 and 150 swing against each other, 7 twice as far, from the start."""
+    steps, n = 400, 2000
+    direction = np.zeros(n)
+    direction[[7, 150]] = 1.0, -0.5
+    noise = 1e-3 * np.random.default_rng(0).normal(size=(steps, n))
+    data = xr.Dataset({"loss": (("step", "example"), 1 + np.outer((-1.0) ** np.arange(steps), direction) + noise)})
+    data["label"] = "example", load_embedded().labels
+    data["sharpness_iterate"] = "measured", np.where(np.arange(0, steps, 10) < 200, 30.0, 45.0)
+    return data.assign_coords(measured=np.arange(0, steps, 10)).assign_attrs(lr=0.05)
 
 
 def gentle_run(seed: int) -> xr.Dataset:

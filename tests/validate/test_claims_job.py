@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import xarray as xr
+from claim_evidence import two_images_swing
 
 from sim import Architecture
 from sim.runs import Run
@@ -325,14 +325,7 @@ def test_step_sizes_of_each_seed_are_chosen_before_the_runs(
 
 def test_the_report_has_the_groups_their_stability_and_the_score_of_a_run_at_the_edge(tmp_path: Path) -> None:
     """Images 7 and 150 swing against each other, 7 more: the smaller one's share counts."""
-    steps, n = 400, 2000
-    direction = np.zeros(n)
-    direction[[7, 150]] = 1.0, -0.5
-    noise = 1e-3 * np.random.default_rng(0).normal(size=(steps, n))
-    data = xr.Dataset({"loss": (("step", "example"), 1 + np.outer((-1.0) ** np.arange(steps), direction) + noise)})
-    data["label"] = "example", load_embedded().labels
-    data["sharpness_iterate"] = "measured", np.where(np.arange(0, steps, 10) < 200, 30.0, 45.0)
-    data = data.assign_coords(measured=np.arange(0, steps, 10)).assign_attrs(lr=0.05)
+    data = two_images_swing()
     seen = Evidence([NetworkEvidence(3, {"base": data}, find_windows(data))], kind="mlp")
     write_report(tmp_path, Report("tiny", [NetworkPart(seen, NetworkConfig(), load_embedded())], [], []))
     (group,) = json.loads((tmp_path / "report.json").read_text())["groups"]

@@ -14,9 +14,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import xarray as xr
+from claim_evidence import two_images_swing
 from PIL import Image
 
 from sim.runs import Run
@@ -86,14 +86,7 @@ def half(evidence: Evidence) -> list[float]:
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     """Claims with hostile words and long ones on two networks, figures, cards, groups and runs."""
-    steps, n = 400, 2000
-    direction = np.zeros(n)
-    direction[[7, 150]] = 1.0, -0.5
-    noise = 1e-3 * np.random.default_rng(0).normal(size=(steps, n))
-    data = xr.Dataset({"loss": (("step", "example"), 1 + np.outer((-1.0) ** np.arange(steps), direction) + noise)})
-    data["label"] = "example", load_embedded().labels
-    data["sharpness_iterate"] = "measured", np.where(np.arange(0, steps, 10) < 200, 30.0, 45.0)
-    data = data.assign_coords(measured=np.arange(0, steps, 10)).assign_attrs(lr=0.05)
+    data = two_images_swing()
     parts = [
         NetworkPart(
             Evidence([NetworkEvidence(3, {"base": data}, find_windows(data))], kind=kind),
