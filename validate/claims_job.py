@@ -17,7 +17,7 @@ from validate.evidence import Store, open_store
 from validate.images_at_hand import images_for
 from validate.main_job import tell_outcome, with_choices
 from validate.plan import PlannedRun, gradient_of_missing, make_plan, minutes_left, roles_needed, table
-from validate.presets import preset_named
+from validate.presets import TWO_LAYER_RUNS, preset_named, two_layer_name
 from validate.report import print_verdicts, write_report
 from validate.report_content import NetworkPart, Report
 from validate.roles import ROLES, Setting
@@ -106,7 +106,12 @@ def _tell_plans(
 ) -> tuple[dict[str, list[PlannedRun]], dict[str, float]]:
     """Prints and returns each network's plan and seconds of a gradient, timed only where a run is missing."""
     plans, gradients = {}, {}
+    if any(not claim.needs for claim in claims):
+        there = [store.has(two_layer_name(name)) for name in TWO_LAYER_RUNS]
+        print(f"\ntwo-layer network: {sum(there)} of {len(there)} runs there, the others take seconds")
     for kind, setting in settings.items():
+        if unclaimed := [claim.name for claim in claims if claim.needs and not claim.claimed_for(kind)]:
+            print(f"\n{kind}: not claimed for it, and not judged: {', '.join(unclaimed)}")
         roles = roles_needed(claims, kind, config.roles)
         plans[kind] = plan = make_plan(setting, roles, config.runs, force=config.force)
         gradients[kind] = gradient_of_missing(plan, setting.network, store.images, store.device)

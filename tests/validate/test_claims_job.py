@@ -376,3 +376,15 @@ def test_a_store_that_holds_every_run_serves_where_it_cannot_be_written_to(
 def test_all_stands_by_itself_and_no_network_twice(network: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--network "):
         claims_job(config(tmp_path, network=network))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_plan_names_what_is_not_a_networks_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert claims_job(config(tmp_path, plan=True, claims=("T1", "C13", "C3"))) == 0
+    told = capsys.readouterr().out
+    assert "two-layer network: 0 of 2 runs there" in told
+    assert "mlp: not claimed for it, and not judged: C13" in told
+    assert claims_job(config(tmp_path, plan=True, claims=("C3",))) == 0
+    told = capsys.readouterr().out
+    assert "two-layer" not in told
+    assert "not claimed" not in told
