@@ -106,7 +106,7 @@ def page(tmp_path: Path) -> str:
     Image.new("RGB", (1800, 600), "teal").save(picture)
     picture.with_suffix(".txt").write_text(HOSTILE)
     name = "resnet18-lr0.0018-seed10-width0.25-images50-steps330-measure20-blocks0-momentum0.9-without_opposing"
-    environment = {"device": "CPU, two threads", "seconds": 61.5, "command": name, "commit": name}
+    environment = {"device": "CPU, two threads", "seconds": 61.5, "command": name, "commit": "0123456789abcdef" * 6}
     runs = [Run(name, {}, environment, xr.Dataset()), Run(HOSTILE, {}, environment, xr.Dataset())]
     write_report(tmp_path, Report("tiny", parts, verdicts, runs, figures=[(HOSTILE, picture)]))
     return (tmp_path / "report.html").read_text()
