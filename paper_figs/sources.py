@@ -199,7 +199,8 @@ class Sources:
 
     def _stored(self, planned: PlannedRun, setting: Setting) -> StoredRun:
         derived = ROLES[planned.role].derive_from_run is not None
-        name = planned.config.name if planned.config else f"({planned.role} of seed {planned.seed}, from its base run)"
+        # Runs of one role and seed differ in their base run, such as its step size.
+        name = planned.config.name if planned.config else f"({planned.role} of {setting.base(planned.seed).name})"
         seconds = planned.gradients * _SECONDS_A_GRADIENT.get(setting.network.architecture.kind, 0.1)
         make = partial(_make_network, self.images, planned.role, setting, planned.seed)
         return StoredRun(name, make, seconds, derived)

@@ -35,6 +35,7 @@ from sim import Run, obtain_run, run_two_layer
 from sim.durable_files import write_durably
 from sim.sweeps.study import Study
 from theory import InputError
+from validate.prediction.networks import PREDICTION_NETWORKS
 from validate.presets import PRESETS, two_layer_name
 
 CPU = torch.device("cpu")
@@ -284,3 +285,12 @@ def test_a_need_that_is_no_need_is_an_error_of_the_figure() -> None:
 
 def test_all_has_the_defaults_of_make() -> None:
     assert vars(AllConfig()).items() <= vars(MakeConfig()).items()
+
+
+def test_runs_that_wait_for_different_base_runs_are_all_missing(tmp_path: Path) -> None:
+    """F17 draws from a study of each step size of a seed: five that are derived from base runs not made yet."""
+    runs = missing_runs(Sources(tmp_path, "quick"), [FIGURES["F17"]])
+    waiting = [run.name for run in runs if run.derived and "gelu" in run.name]
+    sizes = PREDICTION_NETWORKS["mlp_gelu"].steps
+    assert len(waiting) == len(sizes)
+    assert all(any(f"-lr{size:g}-" in name for name in waiting) for size in sizes)
