@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sim.curvature.mean_loss import NO_LABEL
 from theory.command_line import InputError
 
 
@@ -38,7 +39,8 @@ class LossRule:
         tensor([2.])
         """
         if self.kind == "cross_entropy":
-            return F.cross_entropy(outputs, labels, reduction="none", label_smoothing=self.label_smoothing)
+            smoothing = self.label_smoothing
+            return F.cross_entropy(outputs, labels, reduction="none", label_smoothing=smoothing, ignore_index=NO_LABEL)
         # As autocast does for cross-entropy: losses and their mean are not rounded to a network's bfloat16.
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         targets = F.one_hot(labels, outputs.shape[1]).to(outputs)

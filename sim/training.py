@@ -230,7 +230,7 @@ class _Objective:
                 buffer.copy_(before)
 
     def _require_labels(self, outputs: Tensor) -> None:
-        """Refuses labels that are none of the classes, at the first pass: torch leaves those of −100 out, unasked."""
+        """Refuses labels that are none of the classes, at the first pass, before torch fails without their numbers."""
         if not self.labels_fit and not (int(self.labels.min()) >= 0 and int(self.labels.max()) < outputs.shape[1]):
             raise InputError(
                 f"labels go from {int(self.labels.min())} to {int(self.labels.max())}: give class indices from 0 to "

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import xarray as xr
 
+from theory.alternation import alternating_part
 from theory.reduced_map import ReducedMap
 from validate.prediction.trace import Trace
 
@@ -19,7 +20,7 @@ def trace_of_map(reduced: ReducedMap, x: float, excess: float, steps: int, lead:
     xs, ys = reduced.iterate(x, excess / reduced.lr, steps)
     measured = np.arange(0, steps + 1, EVERY)
     alternating = xs.copy()
-    alternating[1:-1] = np.diff(xs, 2) / -4  # at the ends there is nothing to take it from
+    alternating[1:-1] = alternating_part(xs)  # at the ends there is nothing to take it from
     visible = np.flatnonzero(np.abs(alternating) >= 0.5 * math.sqrt(reduced.rest_square))
     floor = 1.0 - 1e-4 * np.arange(steps + 1)
     a, b = (np.full(len(measured), value) for value in (reduced.a, reduced.b))

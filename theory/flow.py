@@ -49,7 +49,8 @@ def gradient_flow(
         The weights at `times`, and the time at which c turns from falling to rising.
 
     Raises:
-        InputError: times do not increase from 0 on, the start is not of the model's features, or it gave up.
+        InputError: times do not increase from 0 on, the start is not of the model's features, or the integrator
+            gave up.
     """
     require_weights_of(model, start)
     at = np.atleast_1d(np.asarray(times, dtype=np.float64))

@@ -66,6 +66,7 @@ class Intervention:
         """Kind, choice, number and amount, and a digest of the examples: no two interventions share it."""
         digest = hashlib.sha256(np.array(self.examples, "<i8").tobytes()).hexdigest()[:8]
         kind = self.kind.replace("_", "")
+        # Those of the three kinds have one even where it is 0, as in the names of finished runs.
         amount = f"-{self.amount!r}" if self.amount or self.kind in ("down_weight", "clip", "recolour") else ""
         return f"{kind}-{self.chosen}{len(self.examples)}{amount}-{digest}"
 

@@ -17,7 +17,11 @@ from theory.command_line import InputError
 
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 
-cross_entropy: ExampleLoss = functools.partial(F.cross_entropy, reduction="none")
+NO_LABEL = torch.iinfo(torch.int64).min
+"""Label that cross-entropy may leave out: none. By its default it leaves out −100, and the mean counts those all the
+same."""
+
+cross_entropy: ExampleLoss = functools.partial(F.cross_entropy, reduction="none", ignore_index=NO_LABEL)
 """(m, classes) outputs and (m,) labels → (m,) losses in nats."""
 
 

@@ -362,6 +362,14 @@ def test_a_checkpoint_of_other_times_or_another_control_is_refused(tmp_path: Pat
     assert run(times) == 20
 
 
+def test_no_label_is_left_out_unasked(device: torch.device) -> None:
+    """Torch's cross-entropy leaves out −100, and the mean would count it all the same."""
+    x, y = _problem(device)
+    y[3] = -100
+    with pytest.raises(IndexError, match="-100"):
+        flow(mlp([6, 8, 3], "tanh", seed=1).double().to(device), x, y, times=[0.0, 1.0], progress=False)
+
+
 def test_batch_norms_statistics_stay(device: torch.device) -> None:
     x, y = _problem(device)
     plain = mlp([6, 8, 3], "tanh", seed=1).double()
