@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +44,12 @@ class InterventionsConfig:
     """Seeds of the initial weights; the first three of the preset's when not given."""
     lr: float | None = None
     """Step size; the preset's when not given."""
+    crossing: int | None = None
+    """Step at which gradient flow is to get to 2/η: chooses each seed's own step size; the preset's when not given."""
+    images_per_class: int | None = None
+    """Images of each class to train on; the preset's when not given, or as many as the held-out ones leave."""
+    steps: int | None = None
+    """Number of steps; the preset's when not given."""
     device: str = "auto"
     """auto, cpu or cuda."""
     jobs: int = 1
@@ -70,8 +76,7 @@ def interventions_job(config: InterventionsConfig) -> int:
     preset = preset_named(config.preset)
     kinds = preset.kinds(config.network)
     seeds = {kind: config.seeds or preset.setting(kind).seeds[:SEEDS] for kind in kinds}
-    settings = {kind: with_choices(preset.setting(kind), seeds[kind], config.lr) for kind in kinds}
-    settings = {kind: _with_snapshots(setting) for kind, setting in settings.items()}
+    settings = {kind: _with_snapshots(_with_choices(preset.setting(kind), seeds[kind], config)) for kind in kinds}
     images, settings, held = _data(config.data, settings, config.held_out)
     device = choose_device(config.device)
     store = open_store(config.runs, config.report, images, device, force=config.force, plan_only=config.plan)
@@ -103,6 +108,16 @@ def interventions_job(config: InterventionsConfig) -> int:
         write_durably(config.report / "interventions.md", page(found).encode())
         print(f"{config.report / 'interventions.md'} and interventions.json written")
     return 0
+
+
+def _with_choices(setting: Setting, seeds: Sequence[int], config: InterventionsConfig) -> Setting:
+    if config.data is None and (config.images_per_class or 0) > (left := EMBEDDED_PER_CLASS - config.held_out):
+        raise InputError(
+            f"--images-per-class is {config.images_per_class}, and of {EMBEDDED_PER_CLASS} embedded ones --held-out"
+            f" {config.held_out} leaves {left}: give at most so many, or --data the folder of the full CIFAR-10"
+        )
+    given = {"images_per_class": config.images_per_class, "steps": config.steps, "crossing": config.crossing}
+    return with_choices(setting, seeds, config.lr, **given)
 
 
 def _with_snapshots(setting: Setting) -> Setting:

@@ -42,6 +42,8 @@ class ScoreConfig:
     """Step sizes; the network's own, one for all seeds in every preset, and 1.6 times it when not given."""
     seeds: tuple[int, ...] | None = None
     """Seeds of the weights and of the anchors' draws; the first three of the preset's when not given."""
+    images_per_class: int | None = None
+    """Images of each class to train on; the preset's when not given."""
     steps: int | None = None
     """Number of steps; the preset's when not given."""
     preset: str = "standard"
@@ -121,9 +123,10 @@ def _step_sizes(setting: Setting, config: ScoreConfig) -> tuple[float, ...]:
 
 
 def _with_choices(setting: Setting, config: ScoreConfig) -> Setting:
-    """The setting with the seeds and the number of steps given; step sizes are checked here too."""
+    """The setting with the seeds and the numbers of images and steps given; step sizes are checked here too."""
     for lr in config.lr or ():
         require_positive("--lr", lr)
     # The network's step size or the given ones, for every seed: none is chosen for each, and none has to cross.
     setting = replace(setting, crossing=0)
-    return with_choices(setting, config.seeds or setting.seeds[:SEEDS], None, steps=config.steps)
+    given = {"images_per_class": config.images_per_class, "steps": config.steps}
+    return with_choices(setting, config.seeds or setting.seeds[:SEEDS], None, **given)

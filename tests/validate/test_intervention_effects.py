@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import Architecture
+from theory import InputError
 from validate import evidence, plan, presets
 from validate.cifar10 import Images
 from validate.claims import Evidence, NetworkEvidence
 from validate.intervention_effects import Effect, network_effects, tell_apart
 from validate.intervention_table import CHANCE, as_json, page
-from validate.interventions_job import InterventionsConfig, _data, interventions_job
+from validate.interventions_job import InterventionsConfig, _data, _with_choices, interventions_job
 from validate.network_run import NetworkConfig
 from validate.presets import PRESETS, Preset
 from validate.report_words import interval_words
@@ -212,6 +213,22 @@ def test_the_command_takes_each_seeds_own_step_size(
     of = InterventionsConfig(preset="tiny", kinds=("remove",), device="cpu", runs=tmp_path, plan=True, seeds=(5,))
     assert interventions_job(of) == 0
     assert "seed 5: its step size is chosen once its run near gradient flow is made" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_command_takes_the_users_images_and_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = InterventionsConfig(preset="tiny", kinds=("remove",), device="cpu", runs=tmp_path, plan=True, seeds=(5,))
+    chosen = dataclasses.replace(of, images_per_class=4, steps=230, crossing=60)
+    assert interventions_job(chosen) == 0
+    assert "seed 5: its step size is chosen once" in capsys.readouterr().out
+    small = _with_choices(Setting(NETWORK, (5,)), (5,), chosen)
+    assert (small.network.images_per_class, small.network.steps, small.crossing) == (4, 230, 60)
+    with pytest.raises(
+        InputError, match="--images-per-class is 151, and of 200 embedded ones --held-out 50 leaves 150"
+    ):
+        interventions_job(dataclasses.replace(of, images_per_class=151))
+    with pytest.raises(InputError, match="--steps is 0"):
+        interventions_job(dataclasses.replace(of, steps=0))
 
 
 @pytest.mark.usefixtures("tiny")

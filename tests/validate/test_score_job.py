@@ -113,6 +113,8 @@ def test_the_command_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # A setting that chooses each seed's step size bounds nothing here.
     short = _with_choices(PRESETS["standard"].settings["vgg11"], ScoreConfig(steps=100))
     assert (short.network.steps, short.base(10).lr) == (100, short.network.lr)
+    fewer = _with_choices(PRESETS["standard"].settings["vgg11"], ScoreConfig(images_per_class=20))
+    assert fewer.network == replace(PRESETS["standard"].settings["vgg11"].network, images_per_class=20)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"images": ("noise",)}, ("--images is noise", "gaussian")),
         ({"lr": (0.05, -1.0)}, ("--lr is -1.0", "above 0")),
         ({"steps": 0}, ("--steps is 0", "above 0")),
+        ({"images_per_class": 201}, ("201 images a class", "--data")),
         ({"seeds": (1, 1)}, ("--seeds has 1 twice", "different")),
         ({"network": ("lenet",)}, ("--network is lenet", "vgg11")),
         ({"preset": "paper"}, ("5000 images a class", "--data")),
