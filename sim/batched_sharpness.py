@@ -26,11 +26,14 @@ class Sharpness:
         every: steps between measurements.
         tolerance: bound on every relative residual.
         seed: seed of the eigensolver's start vectors.
+        verify_every: measurements between those that search random directions for a larger eigenvalue, about ten
+            products more; 0 for the first alone.
     """
 
     every: int
     tolerance: float = 1e-2
     seed: int = 0
+    verify_every: int = 10
 
     def __post_init__(self) -> None:
         require_positive("steps between measurements of the sharpness", self.every)
@@ -44,7 +47,7 @@ class SharpnessOfRuns:
         self._generators = {r: torch.Generator().manual_seed(settings.seed) for r in range(len(problem.stack))}
         self._last: dict[int, Tensor] = {}
         self._steps: list[int] = []
-        self._rows: list[list[tuple[float, float, bool]]] = []
+        self._rows: list[list[tuple[float, float, bool, bool]]] = []
 
     @torch.enable_grad()
     def measure(self, step: int, parameters: list[Tensor], gone: Tensor) -> None:
@@ -61,6 +64,7 @@ class SharpnessOfRuns:
             )
             return flatten_stack(images)
 
+        verify_every = self.settings.verify_every
         alive = [r for r, dead in enumerate(gone.tolist()) if not dead]
         found = top_eigenpairs_together(
             products,
@@ -68,25 +72,25 @@ class SharpnessOfRuns:
             {r: self._generators[r] for r in alive},
             self._last,
             tolerance=self.settings.tolerance,
+            verify=True if verify_every and len(self._steps) % verify_every == 0 else None,
         )
         self._last = {r: pairs.vectors for r, pairs in found.items()}
         self._steps.append(step)
-        none = np.nan, np.nan, False
-        self._rows.append(
-            [
-                (float(found[r].values[0]), float(found[r].residuals[0]), found[r].converged) if r in found else none
-                for r in range(len(gone))
-            ]
-        )
+        none = np.nan, np.nan, False, False
+        self._rows.append([_row(found[r]) if r in found else none for r in range(len(gone))])
 
     def dataset(self) -> xr.Dataset:
         """All measurements."""
-        values, residuals, converged = (
-            np.array([[row[i] for row in rows] for rows in self._rows], bool if i == 2 else float) for i in range(3)
-        )
-        columns = {"sharpness": values, "residual": residuals, "converged": converged}
-        data = {name: (("measured", "run"), column) for name, column in columns.items()}
+        types = {"sharpness": float, "residual": float, "converged": bool, "verified": bool}
+        data = {
+            name: (("measured", "run"), np.array([[row[i] for row in rows] for rows in self._rows], type_))
+            for i, (name, type_) in enumerate(types.items())
+        }
         return xr.Dataset(data, coords={"measured": self._steps})
+
+
+def _row(pairs: Eigenpairs) -> tuple[float, float, bool, bool]:
+    return float(pairs.values[0]), float(pairs.residuals[0]), pairs.converged, pairs.verified
 
 
 def top_eigenpairs_together(

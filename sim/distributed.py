@@ -203,13 +203,20 @@ def join_pieces(values: Tensor, parts: Sequence[slice | Tensor], pieces: Sequenc
 
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replaces the parameters' gradients by their sums over the ranks."""
-    if rank_count() == 1:
+    """Replaces the parameters' gradients by their sums over the ranks; None where no rank has one.
+
+    Optimisers leave a parameter without a gradient as it is, and would decay the weights of one whose gradient is 0.
+    """
+    if rank_count() == 1 or not parameters:
         return
-    for parameter in parameters:
-        if parameter.grad is None:  # a rank without a piece, or a parameter that the loss does not depend on
-            parameter.grad = torch.zeros_like(parameter)
-    sum_over_ranks([parameter.grad for parameter in parameters if parameter.grad is not None])
+    missing = [parameter for parameter in parameters if parameter.grad is None]  # a rank without a piece has none
+    there = torch.tensor([float(p.grad is not None) for p in parameters]).to(parameters[0])
+    for parameter in missing:
+        parameter.grad = torch.zeros_like(parameter)
+    sum_over_ranks([*(parameter.grad for parameter in parameters if parameter.grad is not None), there])
+    if missing:
+        for parameter, count in zip(parameters, there.tolist(), strict=True):
+            parameter.grad = parameter.grad if count else None
 
 
 @contextmanager

@@ -207,7 +207,8 @@ class SharpnessProbe:
             self.record.declare("block_measured", ["block_measured"], dtype=np.int64)
             for name in ("block_sharpness", "block_residual", "block_value_error"):
                 self.record.declare(name, ["block_measured", "layer"], [layers])
-            self.record.declare("block_converged", ["block_measured", "layer"], [layers], np.bool_)
+            for name in ("block_converged", "block_verified"):
+                self.record.declare(name, ["block_measured", "layer"], [layers], np.bool_)
         self._names = [name for name in self.record.names if name not in before]
 
     def _hessian(self, parameters: Sequence[Tensor]) -> tuple[Hessian, Scout | None]:
@@ -233,8 +234,7 @@ class SharpnessProbe:
         return scouted(joint, split, self._lookout)
 
     def _over_ranks(self, objective: MeanLoss, parameters: Sequence[Tensor], deferred: Collection[int] = ()) -> Hessian:
-        divides = objective.divisible and not self.batches.ghost and getattr(self.loss, "divides", True)
-        if rank_count() == 1 or not divides:
+        if rank_count() == 1 or self.batches.ghost or not objective.divisible:
             return self._operator(objective, parameters, deferred)
         return SummedOperator(self._operator(own_part(objective), parameters, deferred))
 
@@ -274,6 +274,7 @@ class SharpnessProbe:
         self.record.append("block_residual", [float(p.residuals[0]) for p in pairs.values()])
         self.record.append("block_value_error", [float(p.errors[0]) for p in pairs.values()])
         self.record.append("block_converged", [p.converged for p in pairs.values()])
+        self.record.append("block_verified", [p.verified for p in pairs.values()])
 
 
 def _graph_memory(device: torch.device) -> int:

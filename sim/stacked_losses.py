@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sim.batches import Batches
-from sim.curvature.mean_loss import ExampleLoss
+from sim.curvature.mean_loss import ExampleLoss, divides, require_loss_each
 from sim.stacked_networks import StackedNetworks
 from theory.command_line import InputError
 
@@ -50,8 +50,13 @@ class StackedLosses:
         """Gives every run its inputs, labels, batches and groups, without copies.
 
         Raises:
-            InputError: their shapes do not fit.
+            InputError: their shapes do not fit, or the loss needs all examples of one network at once.
         """
+        if not divides(loss):
+            raise InputError(
+                "the loss needs all examples of a network at once, and a stack passes it those of all: "
+                "train the networks one by one"
+            )
         runs, shared = len(stack), inputs.ndim == 2
         width = next(m.in_features for m in stack.modules if isinstance(m, nn.Linear))
         examples = inputs.shape[-2] if inputs.ndim in (2, 3) else 0
@@ -106,9 +111,7 @@ class StackedLosses:
         outputs = dataclasses.replace(self.stack, parameters=parameters).outputs(self._pick(self.inputs, part))
         labels = self._pick(self.labels, part)
         each = self.loss(outputs.flatten(0, 1), labels.flatten(0, 1))
-        if each.shape != (outputs.shape[0] * outputs.shape[1],):
-            raise InputError(f"losses have shape {list(each.shape)}: give one for each of {outputs.shape[1]} examples")
-        return each.view(outputs.shape[:2])
+        return require_loss_each(each, outputs.shape[0] * outputs.shape[1]).view(outputs.shape[:2])
 
     def place(self, losses: Tensor, each: Tensor, part: slice | Tensor) -> None:
         """Puts a chunk's losses into those (R, n) of all examples."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sim.arithmetic import Arithmetic
 from sim.batches import Batches, examples_in, takes_batch_statistics
 from sim.checkpoints import Checkpoints
-from sim.curvature.mean_loss import ExampleLoss
+from sim.curvature.mean_loss import ExampleLoss, divides, require_loss_each
 from sim.distributed import join_pieces, own_pieces, sum_gradients
 from sim.losses import LossRule
 from sim.progress import progress_bar
@@ -147,25 +147,19 @@ def descend(
     if loss_dtype not in ("float32", "float16"):
         raise InputError(f"loss_dtype is {loss_dtype}: give float32 or float16")
     batches.require_whole_batch_norm(network, count)
+    if batches.chunk is not None and batches.chunk < min(batches.size or count, count) and not divides(loss):
+        raise InputError(f"chunk of {batches.chunk} examples cuts the batch that the loss needs whole: leave it out")
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (count,), loss_dtype)
     inputs = arithmetic.arrange(network, inputs)
-    whole = batches.ghost or takes_batch_statistics(network) or not getattr(loss, "divides", True)
+    whole = batches.ghost or takes_batch_statistics(network) or not divides(loss)
     require_weights(example_weights, count)
-    weights = None if example_weights is None else example_weights.float()
+    exact = torch.promote_types(next(network.parameters(), inputs).dtype, torch.float32)
+    weights = None if example_weights is None else example_weights.to(exact)
     objective = _Objective(network, inputs, labels, loss, weights, arithmetic, whole)
     rule = optimizer([p for p in network.parameters() if p.requires_grad], lr=lr)
-    asked = optimizer_words(rule) | run_words(
-        network,
-        inputs,
-        labels,
-        example_weights,
-        probes,
-        step_size=lr,
-        loss=loss,
-        batches=batches,
-        arithmetic=arithmetic,
-    )
+    rules = {"step_size": lr, "loss": loss, "batches": batches, "arithmetic": arithmetic}
+    asked = run_words(network, inputs, labels, example_weights, probes, **rules) | optimizer_words(rule)
     run = _State(network, rule, probes, record, asked)
     with progress_bar(range(run.resume(checkpoints, steps), steps), description, show=progress) as bar:
         for step in bar:
@@ -212,13 +206,18 @@ class _Objective:
             with self.arithmetic.active(self.inputs.device):
                 outputs = self.network(self.inputs[part])
                 self._require_labels(outputs)
-                each = self.loss(outputs, self.labels[part])
-                weighted = each.sum() if self.weights is None else each @ self.weights[part].to(each)
-                torch.autograd.backward(weighted / total)
+                each = require_loss_each(self.loss(outputs, self.labels[part]), examples_in([part]))
+                torch.autograd.backward(self._sum(each, part) / total)
             losses[part] = each.detach().float()
         join_pieces(losses, parts, pieces)
         sum_gradients(self.parameters)
         return losses
+
+    def _sum(self, each: Tensor, part: slice | Tensor) -> Tensor:
+        if self.weights is None:
+            return each.sum()
+        with torch.autocast(each.device.type, enabled=False):  # a product would be taken to bfloat16, weights and all
+            return each.to(self.weights) @ self.weights[part]
 
     def backward_again(self, parts: Sequence[slice | Tensor]) -> None:
         """Puts the gradient at the present weights in `grad`; batch norm's running statistics stay."""
@@ -260,6 +259,16 @@ def require_weights(weights: Tensor | None, count: int) -> None:
         )
 
 
+def _load_exactly(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads an optimiser's state with its numbers in their own types: PyTorch casts them to the parameters'."""
+    optimizer.load_state_dict(state)
+    kept = optimizer.state_dict()["state"]
+    for index, stored in state["state"].items():
+        for name, value in stored.items():
+            if isinstance(value, Tensor) and kept[index][name].dtype != value.dtype:
+                kept[index][name] = value.to(kept[index][name].device)
+
+
 class _State:
     """All that the next step depends on: what a checkpoint holds."""
 
@@ -276,7 +285,7 @@ class _State:
         self.parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
         self.previous = [p.detach().clone() for p in self.parameters]
         self.buffers = [b.clone() for b in network.buffers()]
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
 
     def measure(self, step: int) -> None:
         """Calls the probes, in plain float32 whatever the run's arithmetic; what they draw leaves its random state."""
@@ -301,11 +310,12 @@ class _State:
             self.optimizer.step(gradient_again)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
-        self.optimizer.zero_grad()
+        # All of the network's: what the optimiser leaves out would add up from step to step.
+        self.network.zero_grad()
 
     def step_back(self) -> None:
         """Puts back the weights of the step before and the buffers from before this pass, and drops the gradients."""
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, self.previous)
             for kept, buffer in zip(self.buffers, self.network.buffers(), strict=True):
@@ -316,6 +326,7 @@ class _State:
         return {
             "asked": self.asked,
             "network": self.network.state_dict(),
+            "buffers": list(self.network.buffers()),  # those that are not persistent too
             "optimizer": self.optimizer.state_dict(),
             "previous": self.previous,
             "random": torch.get_rng_state(),
@@ -333,9 +344,11 @@ class _State:
         require_same_run(state.get("asked", {}), self.asked)  # earlier versions kept none
         if step > steps:
             raise InputError(f"the checkpoint is of step {step}, beyond {steps} steps: give another folder")
-        self.optimizer.load_state_dict(state["optimizer"])
+        _load_exactly(self.optimizer, state["optimizer"])
         self.network.load_state_dict(state["network"])
         with torch.no_grad():
+            for buffer, stored in zip(self.network.buffers(), state.get("buffers", ()), strict="buffers" in state):
+                buffer.copy_(stored)
             for kept, stored in zip(self.previous, state["previous"], strict=True):
                 kept.copy_(stored)
         torch.set_rng_state(state["random"])

@@ -220,6 +220,16 @@ def train(case: Training, run: RunInProgress | None = None) -> xr.Dataset:
     return data
 
 
+def train_beside_what_is_unused(count: int) -> float:
+    """Length of a parameter of length 1 that the loss does not use, after steps with weight decay on so many images."""
+    network = mlp([6, 8, 3], "gelu", seed=5)
+    network.register_parameter("unused", torch.nn.Parameter(torch.ones(1)))
+    x, y = torch.randn(count, 6, generator=torch.Generator().manual_seed(0)), torch.arange(count) % 3
+    decaying = functools.partial(torch.optim.SGD, weight_decay=0.1)
+    descend(network, x, y, lr=0.3, steps=5, optimizer=decaying, progress=False)
+    return float(network.unused.detach().norm())
+
+
 def train_and_load(case: Training) -> dict[str, Any]:
     """The columns of a run in memory."""
     data = train(case)

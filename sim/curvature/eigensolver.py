@@ -46,7 +46,7 @@ Criterion = Literal["residual", "value"]
 """What is to meet the tolerance: ‖Hv − λv‖ / |λ|, or the estimate of the value's relative error."""
 
 _SUSPICIOUS = 1e-2
-"""A warm start whose residuals are below this part of the tolerance has not moved: verify it."""
+"""A warm start that meets this part of the tolerance at once has not moved, on top or not: verify it."""
 
 _STALL = 12
 """Rounds without progress at the level of rounding, after which the search gives up, unconverged."""
@@ -181,7 +181,7 @@ def solver(
             continue
         progress = reached(inside if rounds == 1 and space.filled == k else None)
         if progress.converged and not progress.whole and not verified:
-            still = progress.worst <= max(_SUSPICIOUS * tolerance, 1e-6)
+            still = progress.measured <= max(_SUSPICIOUS * tolerance, 1e-6)
             if verify or (verify is None and (cold or (warm_round and still))):
                 space.fold(wanted)
                 bound = float(progress.pairs.values[k - 1])
@@ -255,6 +255,7 @@ class _Progress:
         self.worst = float(self.residuals.max())
         self.errors = self._errors(inside)
         measured = self.residuals if criterion == "residual" else self.errors
+        self.measured = float(measured.max())
         self.open: list[int] = (~(measured <= tolerance)).nonzero().flatten().tolist()
         if settle is not None and (self.pairs.norms[k:] > settle * self.pairs.values[k - 1].abs()).any():
             self.open.append(k)

@@ -160,10 +160,15 @@ def _chain(network: nn.Module) -> list[nn.Module]:
 def begins_linearly(network: nn.Module, inputs: Tensor, rank: int = RANK) -> bool:
     """Whether the network is a chain that begins with a linear layer, of at least four times as many inputs as `rank`.
 
-    With fewer there is little to save.
+    With fewer there is little to save. Nor where more than the chain's modules make the outputs: hooks on the chain or
+    on its first layer, which is replaced, or weights that are made from other parameters.
     """
     chain = _chain(network) if type(network) is nn.Sequential else []
     if not chain or type(chain[0]) is not nn.Linear or inputs.ndim != 2 or inputs.shape[1] < 4 * rank:
+        return False
+    if any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in (network, chain[0])):
+        return False
+    if [name for name, _ in chain[0].named_parameters()] != ["weight", "bias"][: 1 + (chain[0].bias is not None)]:
         return False
     # A first layer that comes again later would have to be restricted there too.
     own = {id(p) for p in chain[0].parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -23,6 +24,11 @@ same."""
 
 cross_entropy: ExampleLoss = functools.partial(F.cross_entropy, reduction="none", ignore_index=NO_LABEL)
 """(m, classes) outputs and (m,) labels → (m,) losses in nats."""
+
+
+def divides(loss: ExampleLoss) -> bool:
+    """Whether an example's loss depends on that example alone: unless its attribute ``divides`` says no."""
+    return bool(getattr(loss, "divides", True))
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,11 @@ class MeanLoss:
 
     @property
     def divisible(self) -> bool:
-        """Whether the loss is the sum of its chunks' losses: false with batch norm over the whole batch."""
-        return self.ghost_batches or not takes_batch_statistics(self.network)
+        """Whether the loss is the sum of its chunks' losses.
+
+        It is not with batch norm over the whole batch, nor where the loss says that it needs all examples at once.
+        """
+        return divides(self.loss) and (self.ghost_batches or not takes_batch_statistics(self.network))
 
     def group(self, examples: Tensor) -> MeanLoss:
         """Mean loss over some examples, given by index or by a mask: its Hessian is that of the group.
@@ -95,6 +104,8 @@ class MeanLoss:
         size = n if size is None else size
         if size < 1:
             raise InputError(f"chunk is {size}: give at least 1 example")
+        if size < n and not divides(self.loss):
+            raise InputError(f"chunk is {size} of {n} examples, and the loss needs them all at once: take no chunks")
         if size < n and not self.divisible:
             raise InputError(
                 f"chunk is {size} of {n} examples, and batch norm in training mode makes the loss depend on it: "
@@ -103,12 +114,17 @@ class MeanLoss:
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def outputs(self, parameters: Sequence[Tensor], chunk: slice) -> Tensor:
-        """(m, …) outputs of the network for a chunk's examples at the given parameters."""
+        """(m, …) outputs of the network for a chunk's examples at the given parameters.
+
+        Raises:
+            InputError: the network draws random numbers.
+        """
         names = [name for name, _ in self.network.named_parameters()]
         state = dict(zip(names, parameters, strict=True))
         # Batch norm updates its running statistics in place: on copies.
         state |= {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        output: Tensor = torch.func.functional_call(self.network, state, (self.inputs[chunk],))
+        with _refusing_chance(self.inputs.device):
+            output: Tensor = torch.func.functional_call(self.network, state, (self.inputs[chunk],))
         return output
 
     def of_outputs(self, outputs: Tensor, chunk: slice) -> Tensor:
@@ -117,9 +133,7 @@ class MeanLoss:
         Raises:
             InputError: the loss function does not give one loss an example.
         """
-        each = self.loss(outputs, self.targets[chunk])
-        if each.shape != outputs.shape[:1]:
-            raise InputError(f"losses have shape {list(each.shape)}: give one for each of {len(outputs)} examples")
+        each = require_loss_each(self.loss(outputs, self.targets[chunk]), len(outputs))
         return each.sum() / len(self) if self.weights is None else each @ self.chunk_weights(chunk).to(each)
 
     def chunk_weights(self, chunk: slice) -> Tensor:
@@ -140,6 +154,34 @@ class MeanLoss:
         for piece in self.chunks(chunk):
             total += flatten(gradients(self.of_chunk(leaves, piece), leaves))
         return total
+
+
+@contextlib.contextmanager
+def _refusing_chance(device: torch.device) -> Iterator[None]:
+    """Refuses a pass that draws random numbers, as dropout does that is no module of that name."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    before = [generator.get_state() for generator in generators]
+    yield
+    if not all(torch.equal(state, generator.get_state()) for state, generator in zip(before, generators, strict=True)):
+        for state, generator in zip(before, generators, strict=True):
+            generator.set_state(state)
+        raise InputError(
+            "the network draws random numbers in its forward pass: call eval() before measuring its curvature, or drop "
+            "units by nn.Dropout alone, which probes switch off"
+        )
+
+
+def require_loss_each(losses: Tensor, count: int) -> Tensor:
+    """The losses; a mean in their place, as most of PyTorch's losses give, would make a gradient of another size.
+
+    Raises:
+        InputError: there is not one for each of so many examples.
+    """
+    if losses.shape != (count,):
+        raise InputError(f"losses have shape {list(losses.shape)}: give one for each of {count} examples")
+    return losses
 
 
 def leaves_at(parameters: Sequence[Tensor]) -> list[Tensor]:

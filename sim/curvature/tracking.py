@@ -138,8 +138,10 @@ class BlockTracker:
         tolerance: bound on what the criterion says.
         criterion: as in `top_eigenpairs`.
         keep: number of directions kept of each layer.
+        verify_every: refreshes between verifications; 0 for none but the first.
         recycled: those directions, layer by layer; empty before the first refresh.
         restricted: those of a scout with a space of its own.
+        refreshes: number of refreshes so far, for a checkpoint.
     """
 
     generator: torch.Generator
@@ -147,8 +149,10 @@ class BlockTracker:
     tolerance: float = 1e-3
     criterion: Criterion = "value"
     keep: int = 6
+    verify_every: int = 10
     recycled: dict[str, Recycled] = field(default_factory=dict)
     restricted: dict[str, Recycled] = field(default_factory=dict)
+    refreshes: int = 0
 
     def refresh(self, hessian: Blocks, scout: Scout | None = None) -> dict[str, Eigenpairs]:
         """Each layer's top eigenpair, in the order in which the layers appear.
@@ -158,6 +162,8 @@ class BlockTracker:
             scout: a cheap operator near it that gives its blocks.
         """
         options: dict[str, Any] = {"generator": self.generator, "criterion": self.criterion, "keep": self.keep}
+        options["verify"] = True if self.verify_every and self.refreshes % self.verify_every == 0 else None
+        self.refreshes += 1
         starts = {name: Start(kept, guards=1) for name, kept in self.recycled.items()}
         seen = dict.fromkeys(self.layers, False)
         if scout is not None:
@@ -176,6 +182,8 @@ class BlockTracker:
             of_layer = {name: [i for i, layer in enumerate(self.layers) if layer == name] for name in found}
             starts = scout.starts(found, of_layer)
             seen = {name: pairs.verified and pairs.recycled is not None for name, pairs in found.items()}
+            if all(start.recycled is not None for start in starts.values()):
+                options["verify"] = False  # near its end the start is no reason for suspicion
         pairs = top_block_eigenpairs(hessian, self.layers, own=_options(starts), tolerance=self.tolerance, **options)
         self.recycled = _kept(pairs)
         return {name: replace(p, verified=p.verified or seen[name]) for name, p in pairs.items()}
@@ -183,7 +191,8 @@ class BlockTracker:
     def state_dict(self) -> dict[str, Any]:
         """All that the next refresh depends on, but the generator."""
         kept = {"recycled": self.recycled, "restricted": self.restricted}
-        return {name: {layer: one.state_dict() for layer, one in of.items()} for name, of in kept.items()}
+        of = {name: {layer: one.state_dict() for layer, one in held.items()} for name, held in kept.items()}
+        return {**of, "refreshes": self.refreshes}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Goes back to that state, with the vectors on the device."""
@@ -191,6 +200,7 @@ class BlockTracker:
             {layer: Recycled.of_state(held, device) for layer, held in state.get(name, {}).items()}
             for name in ("recycled", "restricted")
         )
+        self.refreshes = state.get("refreshes", 0)  # checkpoints of earlier versions have none
 
 
 def _options(starts: Mapping[str, Start]) -> dict[str, dict[str, Any]]:

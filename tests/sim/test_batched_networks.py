@@ -36,6 +36,12 @@ def _networks(count: int, sizes: list[int], activation: str, device: torch.devic
     return [mlp(sizes, activation, seed).double().to(device) for seed in range(count)]
 
 
+class Undivided(LossRule):
+    """Says that it needs all examples at once."""
+
+    divides = False
+
+
 RULES: dict[str, tuple[Callable[[Tensor], update_rules.Rule], OptimizerFactory]] = {
     "descent": (update_rules.GradientDescent, torch.optim.SGD),
     "momentum": (
@@ -195,12 +201,40 @@ def test_the_sharpness_of_every_run_is_the_dense_hessians(device: torch.device) 
     got = descend_networks(networks, x, y, rule, 11, sharpness=Sharpness(10, tolerance=1e-8), runs_together=2)
     assert got["converged"].all()
     assert got["measured"].values.tolist() == [0, 10]
+    assert got["verified"][0].all()
     for run, network in enumerate(networks):
         for i in range(2):
             operator = MeanLossHessian(MeanLoss(network, x, y))
             dense = operator.matmat(torch.eye(operator.size, dtype=torch.float64, device=device))
             assert float(got["sharpness"][i, run]) == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-7)
             descend(network, x, y, lr=0.1, steps=10, progress=False)
+
+
+def _decoupled(seed: int) -> nn.Sequential:
+    """Two diagonal layers from tiny weights: every direction is learned by itself, at a time of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = 10 ** (-6 * torch.rand(6, generator=generator)) * torch.linspace(1, 0.01, 6)
+    network = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False))
+    with torch.no_grad():
+        for i, part in enumerate((1.0, 1.2)):
+            network[i].weight.copy_(torch.diag(part * scale))
+    return network
+
+
+def test_an_eigenvalue_that_rises_out_of_a_stacks_sight_is_found_by_verification() -> None:
+    x, y = torch.diag(torch.tensor([1.0, 1.3, 1.6, 2.0, 2.5, 3.0])), torch.arange(6)
+    last, verified = {}, {}
+    for every in (5, 0):
+        settings = Sharpness(20, verify_every=every)
+        networks, rule = [_decoupled(seed) for seed in (5, 6)], update_rules.GradientDescent(0.6)
+        got = descend_networks(networks, x, y, rule, 600, loss=LossRule("squared"), sharpness=settings)
+        assert got["converged"].all()
+        last[every], verified[every] = got["sharpness"].values[-1], got["verified"].values
+    # λ of Σ (σab − 1)²/m at its minimum, σab = 1 and a = b: 4σ/m, of the largest input σ = 3.
+    assert last[5] == pytest.approx([2.0, 2.0], rel=1e-3)
+    assert verified[5][::5].all()
+    assert (last[0] < 1.8).all()  # the control
+    assert not verified[0][1:].any()
 
 
 def test_measuring_recording_and_grouping_change_no_bit_of_the_weights() -> None:
@@ -265,6 +299,7 @@ def test_stacks_hold_as_many_runs_as_the_bound_on_work_lets(monkeypatch: pytest.
         ({"batches": [Batches(2), Batches(3)]}, "2 batches for 2 runs"),
         ({"groups": {"all": torch.ones(6)}}, "group all has shape"),
         ({"loss": lambda outputs, labels: outputs.mean()}, "losses have shape"),
+        ({"loss": Undivided()}, "needs all examples of a network at once"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:

@@ -121,6 +121,21 @@ def test_verification_on_request_finds_what_a_moving_start_has_lost() -> None:
     assert float(seeing.values[0]) == pytest.approx(40, rel=1e-5)
 
 
+def test_a_warm_value_that_is_exact_at_once_is_suspicious() -> None:
+    """A residual of a thousandth says little; the value's error, a millionth of the gap's worth, tells of rest."""
+    values = np.concatenate([[40.0, 35.0, 30.0, 20.0, 15.0], np.linspace(1, 0, 200)])
+    matrix, vectors = _matrix(values)
+    start = vectors[[3, 4]] + 1e-3 * vectors[[100, 101]]
+    options = {"start": start, "tolerance": 1e-3, "criterion": "value"}
+    blind = top_eigenpairs(MatrixOperator(matrix), generator=_generator(), verify=False, **options)  # type: ignore[arg-type]
+    assert blind.converged
+    assert float(blind.errors[0]) < 1e-5 < 1e-4 < float(blind.residuals[0])
+    assert float(blind.values[0]) == pytest.approx(20, rel=1e-3)
+    seeing = top_eigenpairs(MatrixOperator(matrix), generator=_generator(), **options)  # type: ignore[arg-type]
+    assert seeing.verified
+    assert float(seeing.values[0]) == pytest.approx(40, rel=1e-3)
+
+
 def test_a_verification_that_cannot_decide_says_so() -> None:
     """Where the complement's spectrum reaches up to the found value, no few products tell them apart."""
     values = np.linspace(0, 1, 400)

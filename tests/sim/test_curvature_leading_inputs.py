@@ -342,6 +342,17 @@ def test_such_a_probe_goes_on_from_its_state_to_the_same_bits() -> None:
     assert whole.dataset().identical(second.dataset())
 
 
+def test_hooks_on_the_first_layer_are_part_of_the_network() -> None:
+    network, x, y = _problem()
+    network[0].register_forward_hook(lambda module, inputs, output: 1.5 * output)
+    probes = [SharpnessProbe(network, x, y, 0.3, scouting=scouting) for scouting in (True, False)]
+    point = [p.detach() for p in network.parameters()]
+    for probe in probes:
+        probe(0, point, point)
+    a, b = (float(probe.dataset()["sharpness_iterate"][0]) for probe in probes)
+    assert a == pytest.approx(b, rel=2e-3)
+
+
 def test_scouting_is_a_matter_of_yes_or_no() -> None:
     network, x, y = _problem()
     with pytest.raises(InputError, match="scouting is 'never': give True or False"):
@@ -358,3 +369,8 @@ def test_what_begins_linearly() -> None:
     square = nn.Linear(600, 600)
     assert not begins_linearly(nn.Sequential(square, nn.ReLU(), square), x)
     assert not begins_linearly(nn.Linear(600, 2), x)
+    hooked, hooked_first = (mlp([600, 4, 2], "relu", seed=0) for _ in range(2))
+    hooked.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    hooked_first[0].register_forward_hook(lambda module, inputs, output: 3 * output)
+    normed = nn.Sequential(nn.utils.spectral_norm(nn.Linear(600, 4)), nn.Linear(4, 2))
+    assert not any(begins_linearly(network, x) for network in (hooked, hooked_first, normed))

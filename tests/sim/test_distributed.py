@@ -110,6 +110,13 @@ def test_training_on_examples_split_over_ranks_is_that_of_one_process(name: str)
             np.testing.assert_allclose(first[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.parametrize("count", [5, 1])
+def test_weight_decay_leaves_what_the_loss_does_not_use(count: int) -> None:
+    """As in one process, where it has no gradient; of one example, a rank has no piece and no gradient at all."""
+    lengths = [outcome.value for outcome in on_ranks(ranks.train_beside_what_is_unused, count)]
+    assert lengths == [ranks.train_beside_what_is_unused(count)] * 2 == [1.0, 1.0]
+
+
 def test_ranks_make_a_run_of_the_store_together_and_go_on_to_the_same_bits(tmp_path: Path) -> None:
     case = Training(Batches(size=7), "adam", lr=0.01)
     whole = [outcome.value for outcome in on_ranks(ranks.obtain_training, tmp_path / "whole", case)]

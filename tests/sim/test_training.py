@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sim import Arithmetic, Batches, Checkpoints, LossRule, OptimizerChoice, SharpnessProbe, SnapshotProbe, descend, mlp
 from sim.batches import examples_in
-from sim.curvature import HessianOperator, layer_shares
+from sim.curvature import HessianOperator, MeanLoss, layer_shares
 from sim.gradient_flow import flow
 from sim.training import OptimizerFactory
 from theory import InputError
@@ -248,6 +248,17 @@ def test_a_probe_verifies_its_eigenvalue_now_and_then(device: torch.device) -> N
     assert not verified[1:25].all()
 
 
+def test_blocks_are_verified_now_and_then_and_say_so() -> None:
+    x, y = _problem(torch.device("cpu"))
+    network = _network(x.device)
+    probe = SharpnessProbe(network, x, y, lr=0.3, every=1, blocks_every=1, midpoint=False)
+    descend(network, x, y, lr=0.3, steps=12, probes=[probe], progress=False)
+    verified = probe.dataset()["block_verified"].values
+    assert verified[0].all()
+    assert verified[10].all()
+    assert not verified[1:10].all()
+
+
 @pytest.mark.parametrize("ghost", [False, True])
 def test_the_probe_measures_the_loss_of_the_runs_chunks(ghost: bool, device: torch.device) -> None:
     """Without batch norm the chunks change nothing; declared ghost batches are another loss, that of their mean."""
@@ -285,6 +296,24 @@ def test_dropout_is_left_out_of_the_sharpness(device: torch.device) -> None:
     for probe in probes:
         probe(0, parameters, parameters)
     assert dropping[2].training
+
+    class Own(torch.nn.Module):
+        """Dropout that is no module of that name."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = _network(device)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.inner(F.dropout(inputs, 0.5, self.training))
+
+    own = Own()
+    probe, state = SharpnessProbe(own, x, y, 0.3), torch.get_rng_state()
+    with pytest.raises(InputError, match=r"draws random numbers in its forward pass: call eval\(\)"):
+        probe(0, parameters, parameters)
+    assert torch.equal(state, torch.get_rng_state())
+    own.eval()
+    probe(0, parameters, parameters)
     np.testing.assert_allclose(*(p.dataset()["sharpness_iterate"].values for p in probes), rtol=1e-4)
 
 
@@ -366,6 +395,13 @@ class Killer:
             raise Killed
 
 
+def _two_groups(factor: float) -> OptimizerFactory:
+    def of(parameters: list[torch.Tensor], *, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": parameters[:1]}, {"params": parameters[1:], "lr": factor * lr}], lr=lr)
+
+    return of
+
+
 RESUMED: dict[str, tuple[OptimizerFactory, float, Batches]] = {
     "full batch": (torch.optim.SGD, 0.3, Batches()),
     "momentum, chunks": (partial(torch.optim.SGD, momentum=0.9), 0.1, Batches(chunk=25, ghost=True)),
@@ -422,9 +458,9 @@ def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
         ({"steps": 4}, "of step 5, beyond 4 steps: give another folder"),
         ({"batches": Batches(size=5)}, "another run .*batches"),
         ({"loss": LossRule("squared")}, "another run .*loss"),
-        ({"loss": F.cross_entropy}, "another run .*loss"),
+        ({"loss": partial(F.cross_entropy, reduction="none")}, "another run .*loss"),
         ({"arithmetic": Arithmetic("bfloat16")}, "another run .*arithmetic"),
-        ({"example_weights": torch.arange(12.0)}, "another run .*example weights"),
+        ({"example_weights": torch.arange(1200.0)}, "another run .*example weights"),
         ({"optimizer": torch.optim.Adam}, "another run .*optimizer: SGD there, Adam now"),
         (
             {"optimizer": partial(torch.optim.SGD, momentum=0.5)},
@@ -433,8 +469,14 @@ def test_a_run_resumed_at_any_step_has_the_bits_of_the_uninterrupted(
         ({"probes": [lambda *_: None]}, "another run .*probes: none there, function now"),
         ({"inputs": 1}, "another run .*inputs"),
         ({"labels": 1}, "another run .*labels"),
+        ({"label": 1}, "another run .*labels"),
         ({"network": 1}, "another run .*network"),
-        ({}, ""),
+        ({"activation": 1}, "another run .*network"),
+        (
+            {"begun": {"optimizer": _two_groups(0.1)}, "optimizer": _two_groups(10.0)},
+            r"another run .*lr of group 1: 0\.01\d* there, 1\.0 now",
+        ),
+        ({"begun": {"optimizer": _two_groups(0.1)}, "optimizer": _two_groups(0.1)}, ""),
     ],
 )
 def test_a_checkpoint_of_another_run_or_beyond_the_end_is_refused(
@@ -443,15 +485,19 @@ def test_a_checkpoint_of_another_run_or_beyond_the_end_is_refused(
     x, y = (part[:12] for part in _problem(torch.device("cpu")))
     checkpoints = Checkpoints(tmp_path / "run", tmp_path / "run" / "checkpoints", {}, every_seconds=0)
     options: dict[str, Any] = {"lr": 0.1, "checkpoints": checkpoints, "progress": False}
-    descend(_network(x.device), x, y, steps=5, **options)
     changes = dict(changes)
+    x, y = x.repeat(100, 1), y.repeat(100)  # one label among so many is seen too
+    descend(_network(x.device), x, y, steps=5, **options, **changes.pop("begun", {}))
     network = torch.nn.Sequential(_network(x.device)) if changes.pop("network", 0) else _network(x.device)
+    if changes.pop("activation", 0):
+        network[1] = torch.nn.Tanh()
     x, y = x + changes.pop("inputs", 0), y.roll(changes.pop("labels", 0))
+    y[7] = (y[7] + changes.pop("label", 0)) % 3
     if words:
         with pytest.raises(InputError, match=words):
             descend(network, x, y, **{"steps": 9, **options, **changes})
     else:
-        assert len(descend(network, x, y, steps=9, **options).losses) == 9
+        assert len(descend(network, x, y, **{"steps": 9, **options, **changes}).losses) == 9
 
 
 def test_any_function_of_outputs_and_labels_is_a_loss() -> None:
@@ -475,6 +521,103 @@ def test_any_function_of_outputs_and_labels_is_a_loss() -> None:
     assert float(probe.dataset()["sharpness_iterate"][0]) == pytest.approx(top, rel=2e-3)
     np.testing.assert_allclose(run.losses[0], huber(start(x), targets).detach(), rtol=1e-6)
     assert run.losses[-1].mean() < run.losses[0].mean()
+
+
+def _step_of(network: torch.nn.Module, *data: torch.Tensor, **options: Any) -> torch.Tensor:
+    before = torch.cat([p.detach().flatten() for p in network.parameters()])
+    descend(network, *data, lr=1.0, steps=1, progress=False, **options)
+    return torch.cat([p.detach().flatten() for p in network.parameters()]) - before
+
+
+def test_weights_keep_their_digits_in_every_precision(device: torch.device) -> None:
+    """A common weight cancels in the mean; 1.003 is 1 in bfloat16, and 1/3 has other digits in float32."""
+    x, y = _problem(device)
+    low = {"arithmetic": Arithmetic("bfloat16")}
+    plain = _step_of(_network(device), x, y, **low)
+    weighted = _step_of(_network(device), x, y, example_weights=torch.full((60,), 1.003, device=device), **low)
+    assert float((weighted - plain).norm() / plain.norm()) < 1e-6
+    weights = torch.arange(1, 61, dtype=torch.float64, device=device) / 3
+    network, again = _network(device).double(), _network(device).double()
+    step = _step_of(network, x.double(), y, example_weights=weights)
+    each = F.cross_entropy(again(x.double()), y, reduction="none")
+    gradients = torch.autograd.grad((each * weights).sum() / weights.sum(), list(again.parameters()))
+    expected = -torch.cat([g.flatten() for g in gradients])
+    assert float((step - expected).norm() / expected.norm()) < 1e-14
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, lambda o, t: F.cross_entropy(o, t, reduction="none")[:, None]])
+def test_a_loss_that_is_not_one_an_example_is_refused(loss: Any) -> None:
+    x, y = _problem(torch.device("cpu"))
+    with pytest.raises(InputError, match=r"losses have shape \[.*\]: give one for each of 60 examples"):
+        descend(_network(x.device), x, y, lr=0.1, steps=1, loss=loss, progress=False)
+
+
+class Whole:
+    """A loss over the batch's mean loss."""
+
+    divides = False
+
+    def __call__(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(m,) losses."""
+        each = F.cross_entropy(outputs, labels, reduction="none")
+        return each**2 / each.mean()
+
+
+def test_a_loss_that_needs_the_whole_batch_is_not_cut() -> None:
+    x, y = _problem(torch.device("cpu"))
+    network = _network(x.device)
+    with pytest.raises(InputError, match="chunk of 25 examples cuts the batch that the loss needs whole: leave it out"):
+        descend(network, x, y, lr=0.1, steps=1, loss=Whole(), batches=Batches(chunk=25), progress=False)
+    with pytest.raises(InputError, match="chunk is 25 of 60 examples, and the loss needs them all at once"):
+        MeanLoss(network, x, y, Whole()).gradient(list(network.parameters()), 25)
+    descend(network, x, y, lr=0.1, steps=1, loss=Whole(), batches=Batches(size=25, chunk=25), progress=False)
+    assert not MeanLoss(network, x, y, Whole()).divisible
+
+
+def test_gradients_of_what_the_optimiser_leaves_alone_do_not_add_up() -> None:
+    x, y = _problem(torch.device("cpu"))
+    seen: list[float] = []
+
+    def look(step: int, parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
+        seen.append(float(gradients[0].norm()))
+
+    def last_alone(parameters: list[torch.Tensor], *, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters[1:], lr=lr)
+
+    descend(_network(x.device), x, y, lr=0.0, steps=3, optimizer=last_alone, probes=[look], progress=False)
+    assert seen == [seen[0]] * 3
+
+
+class Counts(torch.nn.Module):
+    """Scales by how often it has been called in training, which it keeps in a buffer that no state_dict has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _network(torch.device("cpu"))
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Scaled outputs."""
+        with torch.no_grad():
+            self.calls += 1
+        return self.inner(inputs) * (1 + 0.1 * self.calls)
+
+
+@pytest.mark.parametrize("rule", ["NAdam", "Adam", "Adagrad", "Rprop"])
+def test_buffers_and_states_of_any_type_are_resumed_to_the_bit(rule: str, tmp_path: Path) -> None:
+    """NAdam keeps a float32 number beside float64 weights, which loading casts."""
+    x, y = _problem(torch.device("cpu"))
+
+    def run(steps: int, folder: str) -> np.ndarray[Any, Any]:
+        checkpoints = Checkpoints(Path("run"), tmp_path / folder, {}, every_seconds=0)
+        optimizer: Any = getattr(torch.optim, rule)
+        options: dict[str, Any] = {"optimizer": optimizer, "checkpoints": checkpoints, "progress": False}
+        network = Counts().double()
+        descend(network, x.double(), y, lr=0.01, steps=steps, **options)
+        return torch.cat([p.detach().flatten() for p in network.parameters()]).numpy()
+
+    run(3, "cut")
+    np.testing.assert_array_equal(run(7, "cut"), run(7, "whole"))
 
 
 def test_a_probe_of_another_network_is_refused() -> None:
