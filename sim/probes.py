@@ -54,9 +54,12 @@ class SharpnessProbe:
 
     Columns: ``measured``; for each place, iterate and midpoint, ``sharpness_``, ``residual_``, ``value_error_``,
     ``converged_``, ``verified_`` (see `sim.curvature.Eigenpairs`) and ``layer_share_``; ``block_measured``, and
-    ``block_sharpness``, ``block_residual``, ``block_value_error``, ``block_converged``. Converged means: by the
-    criterion that the probe was given. Layers are modules that hold parameters, numbered from 1 in the order in which
-    the network's parameters come (`sim.networks.layer_of_parameter`).
+    ``block_sharpness``, ``block_residual``, ``block_value_error``, ``block_converged``, ``block_verified``. Converged
+    means: an eigenvalue, by the criterion that the probe was given. Verified: random directions hold no larger one;
+    they are searched at every 25th look (blocks: every tenth) and where nothing seems to have moved. Between these an
+    eigenvalue may overtake out of sight where directions of weights hardly meet, as in diagonal linear networks. Layers
+    are modules that hold parameters, numbered from 1 in the order in which the network's parameters come
+    (`sim.networks.layer_of_parameter`).
 
     Attributes:
         network: the network; its class and buffers are used, not its parameters.
