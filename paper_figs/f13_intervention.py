@@ -52,7 +52,7 @@ def draw(runs: Runs) -> Figure:
                 swings.plot(run["step"][1:], _smooth(_extreme_swing(run)), **look)
                 if (crossing := reached_edge(run)) is not None:
                     swings.plot(
-                        crossing, _smooth(_extreme_swing(run))[crossing - 1], "v", color=look["color"], zorder=3
+                        crossing, _smooth(_extreme_swing(run))[int(crossing) - 1], "v", color=look["color"], zorder=3
                     )
         for axes in (over_time, at_loss):
             threshold_line(axes, 2 / runs.networks["base"][0].attrs["lr"])
@@ -73,7 +73,7 @@ def caption(runs: Runs) -> str:
     runs.require("F13", NEEDS)
     seeds = evidence(runs, "F13")
     base = runs.networks["base"]
-    crossings = [crossing_windows(seed.run, "F13").crossing for seed in seeds]
+    crossings = [reached_edge(seed.run) or float("nan") for seed in seeds]
     removed = int((~_kept(runs.networks["without_opposing"][0])).sum())
     return (
         f"Full-batch gradient descent (η = {number(base[0].attrs['lr'])}, {base[0].sizes['step']} steps) on "
@@ -82,7 +82,7 @@ def caption(runs: Runs) -> str:
         f"the edge. Sharpness is that of the loss trained on; a line a seed. Middle: against the mean loss of the "
         f"examples that all runs keep. Swing: half the spread between the {GROUP_SIZE} examples trained on whose "
         f"losses rise most and the {GROUP_SIZE} whose fall most in a step, averaged over {SMOOTHED} steps. All "
-        f"examples: crosses 2/η at step {spread(crossings, '{:.0f}'.format)}; "
+        f"examples: midpoints of steps get to 2/η at step {spread(crossings, '{:.0f}'.format)}; "
         f"{'; '.join(_in_words(seeds, role) for role in ROLES[1:])}. Theory: the swing grows where λ > 2/η (T7), so "
         f"what delays the one delays the other. {seeds_in_words(seeds).capitalize()}."
     )
@@ -92,7 +92,7 @@ def _in_words(seeds: Sequence[NetworkEvidence], role: str) -> str:
     """Step of the crossing and sharpness at equal loss, over those of the run with all examples."""
     windows = [crossing_windows(seed.run, "F13") for seed in seeds]
     at_loss = [flatness(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
-    later = [crossing_ratio(seed, w, role) for seed, w in zip(seeds, windows, strict=True)]
+    later = [crossing_ratio(seed, role) for seed in seeds]
     crossings = [reached_edge(seed.runs[role]) for seed in seeds]
     never = sum(crossing is None for crossing in crossings)
     note = f" ({never} of {len(seeds)} never: counted as the run's length)" if never else ""

@@ -19,6 +19,9 @@ from validate.equal_loss import sharpness_at_loss, sharpness_ratio
 from validate.roles import Setting
 from validate.treated_runs import SeedRuns, Treated, seed_runs
 from validate.treatments import CHOICES, TREATMENTS
+from validate.windows import reached_edge
+
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ def _at_the_same_weights(treated: Treated) -> float:
 
 
 def _crossing(treated: Treated) -> float:
-    own = treated.outcome.crossing
-    return (treated.start + (treated.run.sizes["step"] if own is None else own)) / treated.windows.crossing
+    own, of_base = treated.outcome.crossing, reached_edge(treated.base)
+    if of_base is None:
+        return float("nan")
+    return (treated.start + (treated.run.sizes["step"] if own is None else own)) / of_base
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -99,7 +104,9 @@ class Effect:
         """
         differences = self.differences(control)
         low, high = mean_interval(differences)
-        if len(set(differences)) < 2 or not np.isfinite([low, high]).all():
+        if len(differences) < 2 or not np.isfinite([low, high]).all():
+            return None
+        if np.ptp(differences) <= _SAME * np.abs(differences).max():  # the same up to their last digits
             return None
         return low > 0 or high < 0
 

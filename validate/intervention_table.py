@@ -53,13 +53,17 @@ _HEADS = [f"opposing − {control}" for control in CONTROLS]
 
 def _base_words(of: NetworkEffects) -> str:
     lines = [
-        f"- seed {seed.seed}: base run crosses at step {seed.base.crossing}, {seed.base.spikes} spikes, "
+        f"- seed {seed.seed}: base run {_crossing_words(seed.base.crossing)}, {seed.base.spikes} spikes, "
         + (f"accuracy {100 * seed.base.accuracy:.1f} %, " if of.held else "")
         + f"least loss {seed.base.least_loss:.3g}; of the opposing examples "
         + ", ".join(f"{share:.0%} are among the {control} too" for control, share in seed.shared.items())
         for seed in of.seeds
     ]
     return "\n".join(lines)
+
+
+def _crossing_words(crossing: float | None) -> str:
+    return "never gets to 2/η by midpoints" if crossing is None else f"gets to 2/η at step {crossing:.0f}"
 
 
 def _row(of: NetworkEffects, effect: Effect) -> str:

@@ -24,14 +24,14 @@ class Outcome:
     """What a run came to.
 
     Attributes:
-        crossing: `validate.windows.reached_edge`: first measured step of the first stretch above 2/η that reaches step
+        crossing: `validate.windows.reached_edge`: step at which the first stretch above 2/η begins that reaches step
             50 or begins after it; None where there is none.
         spikes: how often the mean loss comes to exceed its least value so far by a tenth.
         accuracy: share of held-out images that the final network labels right; NaN where none are held out.
         least_loss: least mean loss; NaN where no step has a finite one.
     """
 
-    crossing: int | None
+    crossing: float | None
     spikes: int
     accuracy: float
     least_loss: float

@@ -6,6 +6,7 @@ treatment does as such (fewer examples, wrong labels, other colours) shows in th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,9 +76,13 @@ def roles_of(names: Sequence[str]) -> tuple[str, ...]:
 def late_start(base: NetworkConfig, windows: Windows) -> int:
     """Step of the base run's last snapshot before its crossing, from which a late treatment begins.
 
+    The last one whose sharpness was measured, where there is one: the treated run's first is compared with it.
+
     Raises:
         InputError: the base run has no snapshots.
     """
     if not base.snapshot_every:
         raise InputError(f"run {base.name} has no snapshots to begin from: give it a snapshot_every above 0")
-    return (windows.crossing - 1) // base.snapshot_every * base.snapshot_every
+    both = math.lcm(base.snapshot_every, base.measure_every)
+    every = both if both < windows.crossing else base.snapshot_every
+    return (windows.crossing - 1) // every * every

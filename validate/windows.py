@@ -40,24 +40,35 @@ def first_crossing(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> int | 
     A network that starts above 2/η, or peaks above it in its first steps and falls back, does not get there by
     progressive sharpening, and leaves nothing to compare with before it.
     """
-    steps, above = run["measured"].values, run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
-    crossed = steps[1:][above[1:] & ~above[:-1]]
+    steps, multiples = run["measured"].values, _multiples(run, "iterate")
+    crossed = steps[1:][(multiples[1:] >= 1) & (multiples[:-1] < 1)]
     crossed = crossed[crossed >= earliest]
     return int(crossed[0]) if crossed.size else None
 
 
-def reached_edge(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> int | None:
-    """First measured step of the first stretch with ηλ/2 ≥ 1 that reaches step `earliest` or begins after it, if any.
+def reached_edge(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> float | None:
+    """Step, between measurements, at which the valley's floor gets to 2/η and stays until step `earliest`, if any.
 
-    For runs that are compared with another's crossing: `first_crossing` would take one that has crossed before
-    `earliest`, and stays above, for one that never does. 0 for a run that starts above.
+    At midpoints of steps where they were measured, else at iterates: these swing at the edge, and where activations
+    have kinks the swing itself lifts them over 2/η before the floor is there. For steps that are compared between runs:
+    `first_crossing` would take one that has crossed before `earliest`, and stays above, for one that never does. 0 for
+    a run that starts above.
     """
-    steps, above = run["measured"].values, run["sharpness_iterate"].values * run.attrs["lr"] / 2 >= 1
-    reached = np.flatnonzero(above & (steps >= earliest))
+    place, half = ("midpoint", 0.5) if "sharpness_midpoint" in run else ("iterate", 0.0)
+    steps, multiples = run["measured"].values + half, _multiples(run, place)
+    reached = np.flatnonzero((multiples >= 1) & (steps >= earliest))
     if not reached.size:
         return None
-    below = np.flatnonzero(~above[: reached[0]])
-    return int(steps[below[-1] + 1 if below.size else 0])
+    below = np.flatnonzero(multiples[: reached[0]] < 1)
+    if not below.size:
+        return 0.0
+    pair = slice(below[-1], below[-1] + 2)
+    return float(np.interp(1, multiples[pair], steps[pair]))
+
+
+def _multiples(run: xr.Dataset, place: str) -> np.ndarray:
+    """ηλ/2 at the measured steps; a NaN is neither above nor below 1."""
+    return np.asarray(run[f"sharpness_{place}"].values * run.attrs["lr"] / 2)
 
 
 def find_windows(run: xr.Dataset) -> Windows | None:
@@ -83,7 +94,7 @@ def why_no_windows(run: xr.Dataset) -> str | None:
     """Why a run has no windows, in words; None where it has some."""
     if find_windows(run) is not None:
         return None
-    multiples = run["sharpness_iterate"].values * run.attrs["lr"] / 2
+    multiples = _multiples(run, "iterate")
     if (crossing := first_crossing(run)) is not None:
         late = crossing + SELECT_STEPS + EVALUATE_STEPS - run.sizes["step"]
         words = f"crosses 2/η at step {crossing} and ends {late} steps too soon"

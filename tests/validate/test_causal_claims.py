@@ -129,13 +129,25 @@ def test_a_run_that_crosses_early_and_stays_is_not_one_that_never_does(evidence:
         for e in evidence.networks
     ]
     verdict = judge(NAMED["C10b"], dataclasses.replace(evidence, networks=early))
-    assert verdict.values == (40 / CROSSING,) * 3
+    assert verdict.values == pytest.approx((40 / CROSSING,) * 3)
     assert not verdict.holds
     never = [
         _with(e, without_opposing=without(network(e.seed, bounce=0, crossing=5000), slice(0, 10)))
         for e in evidence.networks
     ]
-    assert judge(NAMED["C10b"], dataclasses.replace(evidence, networks=never)).values == (STEPS / CROSSING,) * 3
+    counted = judge(NAMED["C10b"], dataclasses.replace(evidence, networks=never))
+    assert counted.values == pytest.approx((STEPS / CROSSING,) * 3)
+    # A control that never gets there in a run of less than 1.2 times that length has not been seen to be no later.
+    too_short = [
+        _with(
+            e,
+            without_random=without(network(e.seed, bounce=0, crossing=5000), slice(50, 60)).isel(
+                step=slice(0, int(1.1 * CROSSING)), measured=slice(0, int(0.11 * CROSSING))
+            ),
+        )
+        for e in evidence.networks
+    ]
+    assert "control is not defined" in judge(NAMED["C10b"], dataclasses.replace(evidence, networks=too_short)).reason
 
 
 def test_equal_loss_is_that_of_the_crossing_and_nothing_later_counts(evidence: Evidence) -> None:

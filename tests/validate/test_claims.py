@@ -81,6 +81,16 @@ def test_sharpening_fails_when_the_sharpness_wanders(evidence: Evidence) -> None
     assert not judge(claim, dataclasses.replace(evidence, networks=runs)).holds
 
 
+def test_sharpening_that_goes_on_at_the_edge_is_not_what_ends_there(evidence: Evidence) -> None:
+    claim = next(c for c in CLAIMS if c.name == "C1a")
+    runs = []
+    for e in evidence.networks:
+        run = e.run.copy(deep=True)
+        run["sharpness_midpoint"].values[:] = run["measured"].values
+        runs.append(dataclasses.replace(e, runs={**e.runs, "base": run}))
+    assert judge(claim, dataclasses.replace(evidence, networks=runs)).reason == "the control does not fail"
+
+
 @pytest.mark.parametrize("claim", OF_NETWORKS, ids=lambda c: c.name)
 def test_a_run_that_never_crosses_is_undefined_not_a_success(claim, evidence: Evidence) -> None:
     without = [dataclasses.replace(e, windows=None) for e in evidence.networks]

@@ -166,6 +166,10 @@ def test_differences_are_paired_over_seeds() -> None:
     assert effect.tells_apart("hardest") is None
     same = Effect("remove", "spikes", {"opposing": (2, 5, 9), "random": (1, 4, 8), "hardest": (2, 5, 9)})
     assert (same.tells_apart("random"), same.tells_apart("hardest")) == (None, None)
+    points = (3.4 - 2.0, 14.4 - 13.0, 1.4)  # 1.4 each, up to the last digit
+    digits = Effect("remove", "accuracy", {"opposing": points, "random": (0.0,) * 3, "hardest": (0.1, 0.2, 0.3)})
+    assert len(set(digits.differences("random"))) > 1
+    assert (digits.tells_apart("random"), digits.tells_apart("hardest")) == (None, True)
     alone = Effect("remove", "sharpness", {choice: (float(i),) for i, choice in enumerate(CHOICES)})
     assert (alone.differences("random"), alone.tells_apart("random")) == ((-1.0,), None)
 

@@ -175,7 +175,8 @@ def test_outcomes_are_counted_on_images_never_trained_on(images: Images) -> None
     data["loss"].values[[3, 4, 8]] = 2.0
     assert outcome(TINY, data, left, CPU).crossing is None  # within 50 steps of the start it is no crossing
     found = outcome(TINY, data, left, CPU, taken=42)
-    assert (found.crossing, found.spikes, found.least_loss) == (8, 2, 1.0)
+    # Between the measurements of steps 4 and 8, 30 and 45, that of 2/η = 40.
+    assert (found.crossing, found.spikes, found.least_loss) == (pytest.approx(4 + 4 * 10 / 15), 2, 1.0)
     assert 0.05 < found.accuracy < 0.5
     assert np.isnan(outcome(TINY, data, held_out(images, 200), CPU).accuracy)
     data["loss"].values[:, 7] = 0.5
@@ -231,12 +232,16 @@ def test_roles_and_their_runs_keep_their_names() -> None:
     }
 
 
-@given(st.integers(1, 60), st.integers(50, 2000))
-def test_a_late_treatment_begins_at_the_last_snapshot_before_the_crossing(every: int, crossing: int) -> None:
+@given(st.integers(1, 60), st.integers(1, 30), st.integers(50, 2000))
+def test_a_late_treatment_begins_at_the_last_snapshot_before_the_crossing(
+    every: int, measured: int, crossing: int
+) -> None:
+    """At the last one that is measured; at any where the first such, but the start, comes after the crossing."""
     windows = dataclasses.replace(base_run().windows, crossing=crossing)
-    start = late_start(dataclasses.replace(TINY, snapshot_every=every), windows)
-    assert start in range(0, crossing, every)
-    assert start + every >= crossing
+    start = late_start(dataclasses.replace(TINY, snapshot_every=every, measure_every=measured), windows)
+    snapshots = range(every, crossing, every)
+    both = [step for step in snapshots if step % measured == 0]
+    assert start == (both or snapshots or [0])[-1]
 
 
 def test_a_late_treatment_that_does_nothing_goes_on_as_the_base_run(images: Images, tmp_path: Path) -> None:

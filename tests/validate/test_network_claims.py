@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import xarray as xr
-from claim_evidence import CROSSING, base_run, made_up_evidence
+from claim_evidence import CROSSING, N, base_run, made_up_evidence
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ from validate.claims import (
 )
 from validate.claims.base import Claim, Evidence, judge
 from validate.claims.bounce import alternating_displacement, stretches
-from validate.claims.c02_onset import amplitude, onset_step
+from validate.claims.c02_onset import amplitude, onset_step, visible
 from validate.claims.c07_heavy_tail import gaussian_like, median_hill_index, median_kurtosis, top_energy
 
 MODULES = (
@@ -98,6 +98,22 @@ def _scaled(name: str, factor: float) -> Callable[[xr.Dataset], xr.Dataset]:
     return change
 
 
+def _same_labels_along_the_bounce(data: xr.Dataset) -> xr.Dataset:
+    data["random_bounce_share"].loc[{"kind": "same labels"}] = 0.75
+    return data
+
+
+def _features_of_a_class(data: xr.Dataset) -> xr.Dataset:
+    data["label"].values[:] = np.arange(N) // 40 % 10
+    return data.assign(feature_norm=data["feature_norm"] * 0 + np.where(data["label"] == 0, 1.5, 1.0))
+
+
+def _floor_early(data: xr.Dataset) -> xr.Dataset:
+    measured = data["measured"].values
+    data["sharpness_midpoint"] = "measured", np.minimum(measured * (40 / (CROSSING - 60)), 40.5)
+    return data
+
+
 def _without_probes(data: xr.Dataset) -> xr.Dataset:
     return data.drop_vars(["feature_norm", "colour_probability"])
 
@@ -110,6 +126,12 @@ def _without_probes(data: xr.Dataset) -> xr.Dataset:
         ("C5b", "edge", _scaled("group_gradient_norm", 0.4)),
         ("C5c", "edge", _scaled("group_bounce_share", 0.5)),
         ("C5d", "edge", _scaled("group_curvature", 0.5)),
+        # Whole classes along the bounce, or with large features: their random groups do what the pair does.
+        ("C5c", "edge", _same_labels_along_the_bounce),
+        ("C15a", "base", _features_of_a_class),
+        ("C15b", "base", _features_of_a_class),
+        # The floor gets to 2/η 60 steps before the bounce lifts the iterates over it.
+        ("C2", "base", _floor_early),
         # ηλ/2 off by a quarter.
         ("C6", "edge", _scaled("bounce_curvature", 0.75)),
         ("C7a", "base", _gaussian),
@@ -212,12 +234,12 @@ def test_the_onset_is_where_the_amplitude_reaches_half() -> None:
     t = np.arange(200)
     gap = 0.02 * t + (-1.0) ** t * np.where(t >= 120, 1.0, 1.05 ** np.minimum(t - 120.0, 0))
     # 1.05^−14 is 0.505: the amplitude is half of the edge's 14 steps before it saturates.
-    step = onset_step(amplitude(gap), slice(120, 199))
+    sizes = amplitude(gap)
+    assert visible(sizes, slice(120, 199)) == pytest.approx(0.5, rel=1e-3)
+    step = onset_step(sizes, visible(sizes, slice(120, 199)))
     # Of six steps centred on t, from t − 3 to t + 2, the median is below that of t by half a step's growth: 107.
     assert step == 107
-    assert onset_step(np.zeros(50), slice(10, 20)) is not None  # nothing is at least half of nothing
-    rising = np.linspace(0, 1, 50)
-    assert onset_step(rising[:5].repeat(4), slice(5, 15)) is not None
+    assert onset_step(0.1 * sizes, visible(sizes, slice(120, 199))) is None  # a tenth of it is never half of it
 
 
 def test_a_gaussian_has_no_heavy_tail_and_a_heavy_tail_is_measured() -> None:

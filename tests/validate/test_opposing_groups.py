@@ -123,10 +123,11 @@ def _run(crossing: int | None, steps: int) -> xr.Dataset:
 @pytest.mark.parametrize(
     ("above", "crossing", "edge"),
     [
-        ([90, 100, 110], 90, 90),
-        ([40, 50, 60, 70, 80, 90, 100, 110], None, 40),  # crosses early and stays: no delay, and not "never"
-        ([40, 50, 60, 100, 110], 100, 40),
-        ([20, 30, 100, 110], 100, 100),  # an early peak that falls back
+        # Between the measurements, of 19 and 21, 2/η is 20.
+        ([90, 100, 110], 90, 85),
+        ([40, 50, 60, 70, 80, 90, 100, 110], None, 35),  # crosses early and stays: no delay, and not "never"
+        ([40, 50, 60, 100, 110], 100, 35),
+        ([20, 30, 100, 110], 100, 95),  # an early peak that falls back
         (range(0, 120, 10), None, 0),
         ([], None, None),
         ([30], None, None),
@@ -139,7 +140,19 @@ def test_a_run_that_crossed_early_is_told_from_one_that_never_does(
     run = xr.Dataset(coords={"measured": measured}, attrs={"lr": 0.1})
     run["sharpness_iterate"] = "measured", np.where(np.isin(measured, list(above)), 21.0, 19.0)
     assert first_crossing(run) == crossing
-    assert reached_edge(run) == edge
+    assert reached_edge(run) == (edge if not edge else pytest.approx(edge))
+    # Midpoints are what counts where they are measured, half a step after the iterates.
+    run["sharpness_midpoint"] = run["sharpness_iterate"]
+    run["sharpness_iterate"] = 0 * run["sharpness_iterate"] + 30
+    assert reached_edge(run) == (edge if not edge else pytest.approx(edge + 0.5))
+
+
+def test_a_sharpness_that_is_no_number_is_no_crossing() -> None:
+    measured = np.arange(0, 120, 10)
+    run = xr.Dataset(coords={"measured": measured}, attrs={"lr": 0.1})
+    run["sharpness_iterate"] = "measured", np.where(measured == 70, np.nan, 21.0)
+    assert first_crossing(run) is None
+    assert reached_edge(run) == 0
 
 
 def test_windows_share_no_step_and_need_room() -> None:

@@ -155,6 +155,8 @@ def test_a_statistic_that_is_not_there_is_outside_its_bound_unless_some_networks
         ({"x": 2.0}, ("y",), "fails", True),
         ({"x": 2.0, "y": 0.0}, ("y",), "fails", False),
         ({"x": 2.0, "y": 2.0}, (), "fails", True),
+        ({"x": 2.0, "y": float("nan")}, (), "fails", False),
+        ({"x": 2.0, "y": float("inf")}, (), "fails", True),
     ):
         relation = replace(
             RELATIONS["interlacing"],

@@ -26,13 +26,14 @@ TREATED = tuple(range(0, 20, 2))
 
 
 def at_its_weights(config: NetworkConfig, step: int) -> tuple[float, float]:
-    """Sharpness of the loss trained on and of the untreated one, by runs up to a step and on from there."""
+    """Sharpness of the loss trained on and of the untreated one, by runs up to a step's middle and on from there."""
     images = load_embedded()
-    own = run_network(replace(config, measure_every=step, steps=step + 1), images, CPU, progress=False)
-    there = run_network(replace(config, steps=step), images, CPU, progress=False)["final_parameters"].values
+    own = run_network(replace(config, measure_every=step, steps=step + 1, midpoint=True), images, CPU, progress=False)
+    ends = (run_network(replace(config, steps=taken), images, CPU, progress=False) for taken in (step, step + 1))
+    there = sum(0.5 * run["final_parameters"].values for run in ends)
     on = replace(config, intervention=None, start_step=step, steps=1)
     untreated = run_network(on, images, CPU, progress=False, start=there)
-    return float(own["sharpness_iterate"].values[-1]), float(untreated["sharpness_iterate"].values[0])
+    return float(own["sharpness_midpoint"].values[-1]), float(untreated["sharpness_iterate"].values[0])
 
 
 @pytest.mark.parametrize(

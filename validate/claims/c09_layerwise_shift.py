@@ -10,7 +10,7 @@ from validate.windows import Windows, measured_in
 
 
 def _shift(run: xr.Dataset, windows: Windows, layer: int) -> float:
-    """Median share of the top eigenvector in a layer once the oscillation stands, less that of the first 100 steps."""
+    """Median share of the top eigenvector in a layer once the oscillation stands, less that of the `early` steps."""
     late = measured_in(run, "layer_share_iterate", windows.evaluate)[:, layer]
     early = measured_in(run, "layer_share_iterate", windows.early)[:, layer]
     return float(np.median(late) - np.median(early))
@@ -20,7 +20,7 @@ CLAIMS = (
     Claim(
         name="C9a",
         statement="Layerwise shift: the first layer's share of the top eigenvector rises.",
-        statistic="median first-layer share, steps 75 to 150 after the crossing less first 100 steps",
+        statistic="median first-layer share, steps 75 to 150 after the crossing, less the first 100 or half-way",
         bound=Bound(low=0.04),
         control="step size ÷ 10, same steps",
         measure=each_seed(lambda e, w: _shift(e.run, w, 0)),
@@ -30,7 +30,7 @@ CLAIMS = (
     Claim(
         name="C9b",
         statement="Layerwise shift: the last layer's share of the top eigenvector falls.",
-        statistic="median last-layer share, steps 75 to 150 after the crossing less first 100 steps",
+        statistic="median last-layer share, steps 75 to 150 after the crossing, less the first 100 or half-way",
         bound=Bound(high=-0.04),
         control="step size ÷ 10, same steps",
         measure=each_seed(lambda e, w: _shift(e.run, w, -1)),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from theory.alternation import alternating_part
-from validate.claims.c02_onset import VISIBLE, amplitude, onset_step
+from validate.claims.c02_onset import VISIBLE, amplitude, onset_step, visible
 from validate.opposing_groups import group_gap, singular_pairs
 from validate.windows import Windows
 
@@ -182,7 +182,8 @@ def visible_onset(base: xr.Dataset, windows: Windows) -> int | None:
     pair = singular_pairs(base["loss"][windows.evaluate], count=1)[0]
     begin = windows.before.start
     sizes = amplitude(group_gap(base["loss"].values[begin : windows.edge.stop], pair))
-    found = onset_step(sizes, slice(windows.evaluate.start - begin, windows.evaluate.stop - begin - 1))
+    standing = slice(windows.evaluate.start - begin, windows.evaluate.stop - begin - 1)
+    found = onset_step(sizes, visible(sizes, standing))
     return None if found is None else found + begin
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -133,8 +134,8 @@ class Examination:
 
     @property
     def control_fails(self) -> bool:
-        """For a control: every statistic is there, but for optional ones, and misses its bound."""
-        there = set(self.measured.statistics)
+        """For a control: every statistic is there, a number, but for optional ones, and misses its bound."""
+        there = {name for name, value in self.measured.statistics.items() if not math.isnan(value)}
         return set(self.relation.bounds) - set(self.relation.optional) <= there and there <= set(self.missed)
 
     def __str__(self) -> str:
