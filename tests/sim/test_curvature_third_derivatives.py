@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from curvature_cases import two_layer_objective
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -37,10 +39,10 @@ class WrittenOut(nn.Module):
         return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
 
 
-def _objective(*middle: nn.Module, activation: str = "tanh") -> MeanLoss:
+def _objective(*middle: nn.Module, activation: str = "tanh", examples: int = 20) -> MeanLoss:
     generator = torch.Generator().manual_seed(2)
-    x = torch.randn(20, 4, generator=generator, dtype=torch.float64)
-    y = torch.randint(0, 3, (20,), generator=generator)
+    x = torch.randn(examples, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (examples,), generator=generator)
     first, act, last = mlp([4, 5, 3], activation, seed=1).double()
     return MeanLoss(nn.Sequential(first, *middle, act, last).double(), x, y)
 
@@ -139,6 +141,46 @@ def test_differences_of_small_networks_are_exact_to_rounding(chunk: int | None) 
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-8 * float(exact.abs().max()))
 
 
+class HiddenUnits(nn.Module):
+    """A function of the hidden units."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As given."""
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "kinked",
+    [
+        nn.PReLU(),
+        nn.SELU(),
+        nn.ELU(),
+        nn.Softsign(),
+        HiddenUnits(lambda x: x.where(x > 0, 0.0)),
+        HiddenUnits(lambda x: x - x.amax(1)[:, None]),
+    ],
+)
+def test_differences_across_kinks_without_a_known_name_are_refused(kinked: nn.Module) -> None:
+    """The slopes of ELU and softsign are continuous; their second derivatives jump, and so does the Hessian."""
+    objective = _objective(kinked, examples=100_000)
+    vector = objective.gradient(list(objective.network.parameters()))
+    with pytest.raises(InputError, match=r"% apart, as where the loss has kinks: take method \"exact\""):
+        sharpness_gradient(objective, vector, method="difference")
+
+
+@pytest.mark.parametrize("smooth", [nn.Mish(), HiddenUnits(F.normalize)])
+def test_differences_that_cross_no_kink_are_right(smooth: nn.Module) -> None:
+    objective = _objective(smooth, examples=100_000)
+    vector = torch.randn(43, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    exact, found = (curvature_derivatives(objective, vector, method=method) for method in METHODS)
+    for of_graph, of_difference in zip(exact, found, strict=True):
+        assert float((of_graph - of_difference).norm()) < 1e-7 * float(of_graph.norm())
+
+
 def test_a_fused_layer_norm_would_have_been_wrong() -> None:
     """The reason for the refusal; once this fails, the refusal can go."""
     x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
@@ -231,7 +273,8 @@ def test_a_linear_network_has_no_third_derivative() -> None:
     x = torch.randn(9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     objective = MeanLoss(nn.Linear(3, 1).double(), x, x[:, 0], loss=lambda z, y: (z[:, 0] - y) ** 2)
     vector = torch.ones(4, dtype=torch.float64)
-    assert not sharpness_gradient(objective, vector).any()
+    for method in METHODS:
+        assert not sharpness_gradient(objective, vector, method=method).any()
     linear = MeanLoss(objective.network, x, x[:, 0], loss=lambda z, y: z[:, 0] - y)
     assert not example_curvatures(linear, vector).any()
     assert not MeanLossHessian(linear).matvec(vector).any()
