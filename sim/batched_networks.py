@@ -76,7 +76,7 @@ def descend_networks(
         divergence started from.
 
     Raises:
-        InputError: shapes do not fit, or a number is out of its range.
+        InputError: shapes do not fit, a network is no plain chain, trained whole, or a number is out of its range.
     """
     require_positive("steps", steps)
     require_positive("record_every", record_every)

@@ -8,9 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from sim.networks import require_trained_whole
 from theory.command_line import InputError
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.Identity)
+
+HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+    "_post_accumulate_grad_hooks",
+)
+"""Attributes in which modules and parameters hold what a call of theirs, or a gradient, sets off."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +66,40 @@ def stack_networks(networks: Sequence[nn.Sequential]) -> StackedNetworks:
     """Copies the parameters of networks of one shape, such as `sim.mlp` makes, into a stack.
 
     Raises:
-        InputError: no network, modules other than linear maps and elementwise activations, or shapes that differ.
+        InputError: no network, one that is not a chain of linear maps and elementwise activations and nothing more,
+            frozen or shared parameters, or shapes that differ.
     """
     if not networks:
         raise InputError("there is no network: give at least one")
     for network in networks:
-        strange = [m for m in network if not isinstance(m, (nn.Linear, *ELEMENTWISE))]
-        if strange or not any(isinstance(m, nn.Linear) for m in network):
-            words = f"has {strange[0]}" if strange else "has no linear map"
-            raise InputError(f"network {words}: give linear maps with ReLU, tanh or GELU between them")
+        _require_chain(network)
         if str(network) != str(networks[0]):
             raise InputError("networks have different layers: give networks of one shape")
     rows = zip(*(network.parameters() for network in networks), strict=True)
     # A linear map is x ↦ x Wᵀ + b in PyTorch.
     stacked = [torch.stack([(p.detach().T if p.ndim == 2 else p.detach()[None]).contiguous() for p in r]) for r in rows]
     return StackedNetworks(tuple(networks[0]), stacked)
+
+
+def _require_chain(network: nn.Sequential) -> None:
+    """Refuses a network that does something else than its modules, one after the other, as the stack takes them.
+
+    Classes are compared exactly: a class made of one of these may have another forward pass.
+    """
+    if type(network) is not nn.Sequential:
+        raise InputError(f"network is of class {type(network).__name__}: give an nn.Sequential itself")
+    strange = [m for m in network if type(m) not in (nn.Linear, *ELEMENTWISE)]
+    if strange or not any(type(m) is nn.Linear for m in network):
+        words = f"has {strange[0]}" if strange else "has no linear map"
+        raise InputError(f"network {words}: give linear maps with ReLU, tanh or GELU between them")
+    require_trained_whole(network)
+    hooked = [p for p in (network, *network, *network.parameters()) if any(getattr(p, name, None) for name in HOOKS)]
+    if hooked:
+        raise InputError(f"network has hooks (on {type(hooked[0]).__name__}), which a stack leaves out: remove them")
+    if sum(len(list(m.parameters())) for m in network) > len(list(network.parameters())):
+        raise InputError(
+            "network has one parameter in two places, and a stack would move them apart: give each its own"
+        )
 
 
 def flatten_stack(parts: Sequence[Tensor]) -> Tensor:

@@ -281,6 +281,65 @@ def test_stacks_hold_as_many_runs_as_the_bound_on_work_lets(monkeypatch: pytest.
         assert max(rows) == most
 
 
+class Skipping(nn.Sequential):
+    """A chain with a way around it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The chain's outputs, and some of its inputs added."""
+        outputs: Tensor = super().forward(input)
+        return outputs + input[:, :3]
+
+
+class Doubled(nn.Linear):
+    """A linear map with a forward pass of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Twice the map."""
+        return 2 * super().forward(input)
+
+
+def _tied() -> nn.Sequential:
+    network = mlp([4, 4, 4, 3], "tanh", 0)
+    first, second = network[0], network[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
+    second.weight = first.weight
+    return network
+
+
+def _prepared(prepare: Callable[[nn.Sequential], object]) -> nn.Sequential:
+    network = mlp([4, 5, 3], "tanh", 0)
+    prepare(network)
+    return network
+
+
+SQUARE = nn.Linear(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (_prepared(lambda n: n[0].weight.requires_grad_(False)), "parameter 0.weight is frozen"),
+        (_prepared(lambda n: n[0].register_forward_hook(lambda module, i, outputs: 3 * outputs)), r"hooks \(on Linear"),
+        (_prepared(lambda n: n[1].register_forward_pre_hook(lambda module, i: (3 * i[0],))), r"hooks \(on Tanh"),
+        (
+            _prepared(lambda n: n.register_forward_hook(lambda module, i, outputs: 3 * outputs)),
+            r"hooks \(on Sequential",
+        ),
+        (_prepared(lambda n: n[2].weight.register_hook(torch.zeros_like)), r"hooks \(on Parameter"),
+        (Skipping(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), "is of class Skipping"),
+        (nn.Sequential(Doubled(4, 3)), "has Doubled"),
+        (nn.Sequential(SQUARE, nn.Tanh(), SQUARE), "one parameter in two places"),
+        (_tied(), "one parameter in two places"),
+    ],
+)
+def test_networks_of_which_a_stack_would_make_others_are_refused(network: nn.Sequential, words: str) -> None:
+    x, y = _data(0, 20, 4, torch.device("cpu"))
+    descend(network, x.float(), y, lr=0.1, steps=1, progress=False)  # which takes them as they are
+    with pytest.raises(InputError, match=words):
+        descend_networks([network], x.float(), y, update_rules.GradientDescent(0.1), 1)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
