@@ -118,10 +118,12 @@ class Record:
         """Appends a row.
 
         Raises:
-            InputError: a chunk cannot be written.
+            InputError: the row has another shape than the column's rows, or a chunk cannot be written.
         """
         column = self._columns[name]
         values = row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row)
+        if values.shape != (shape := column.buffer.shape[1:]):  # NumPy would repeat one number along the row
+            raise InputError(f"a row of {name} has shape {list(values.shape)}: give the {list(shape)} of its column")
         if column.buffer.dtype == np.float16:
             largest = np.finfo(np.float16).max
             values = np.clip(values, -largest, largest)

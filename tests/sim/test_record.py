@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 import xarray as xr
 import zarr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 import sim.record
-from sim import Record
+from sim import Record, SnapshotProbe, descend
 from theory import InputError
 
 SHAPES: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -167,3 +169,31 @@ def test_a_checkpoint_of_another_layout_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sim.record, "WIDE_ROW", 5)
     with pytest.raises(InputError, match="another version"):
         _record(tmp_path / "zarr", 100).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("loss", 1.0), ("loss", np.ones(1)), ("half", np.ones(6)), ("share", np.ones(3)), ("at", np.ones(1))],
+)
+def test_a_row_of_another_shape_is_refused_and_leaves_the_column_as_it_was(name: str, row: npt.ArrayLike) -> None:
+    record = _record(None, 100)
+    record.append(name, _row(name, 0))
+    shape = list(SHAPES[name][0])
+    with pytest.raises(InputError) as refused:
+        record.append(name, row)
+    assert str(refused.value) == f"a row of {name} has shape {list(np.shape(row))}: give the {shape} of its column"
+    assert record.state_dict()[name]["rows"] == 1
+
+
+def test_snapshots_of_fewer_trained_parameters_than_stated_are_refused() -> None:
+    """One number was kept four times."""
+    network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    for frozen in list(network.parameters())[1:]:
+        frozen.requires_grad_(False)
+    ones = torch.ones(3, 1)
+    with pytest.raises(InputError, match=r"snapshot has shape \[1\]: give the \[4\]"):
+        descend(network, ones, ones, lr=0.1, steps=1, loss=_squared, probes=[SnapshotProbe(4, 1)], progress=False)
+
+
+def _squared(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().sum(1)
