@@ -19,9 +19,11 @@ import pytest
 import torch
 import xarray as xr
 
+import sim.record
 from sim import Checkpoints, RunInProgress, checkpoints, list_runs, obtain_resumable_run, obtain_run, read_run
 from sim.device import choose_device
-from sim.runs import reading
+from sim.manifest import digest
+from sim.runs import checking, reading
 from theory import InputError
 
 CPU = torch.device("cpu")
@@ -179,6 +181,32 @@ def _steps(run: RunInProgress, until: int = 12, stop: int | None = None) -> xr.D
         run.record.append("loss", np.full(3, step))
         run.checkpoints.save(step + 1, {"record": run.record.state_dict()})
     return run.record.dataset()
+
+
+def test_a_damaged_file_of_wide_rows_is_said_to_be_damaged_whichever_part_of_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One example of many is read without the others, from a file that holds them all."""
+    monkeypatch.setattr(sim.record, "WIDE_ROW", 3)
+    monkeypatch.setattr(reading, "CHECKED_BYTES", 10)
+    compared: list[int] = []
+    monkeypatch.setattr(checking, "digest", lambda content: compared.append(len(content)) or digest(content))
+    obtain_resumable_run(tmp_path, "a", Config(), _steps, device=CPU)
+    file = tmp_path / "a" / "trajectory.zarr" / "loss" / "c" / "0" / "0"
+    losses = read_run(tmp_path, "a").data["loss"]
+    compared.clear()  # of the metadata
+    for example in (1, 2):
+        np.testing.assert_array_equal(losses.isel(example=example), np.arange(12))
+    assert compared == [file.stat().st_size]
+    for place in range(0, len(file.read_bytes()), 23):
+        content = bytearray(file.read_bytes())
+        content[place] ^= 1
+        file.write_bytes(content)
+        for part in ({}, {"example": 1}, {"example": 2}):
+            with pytest.raises(InputError, match=r"run .*/a is damaged \(loss/c/0/0 has another checksum\)"):
+                read_run(tmp_path, "a").data["loss"].isel(part).load()
+        content[place] ^= 1
+        file.write_bytes(content)
 
 
 def _stop_at(root: Path, stop: int, config: Config = Config(), force: bool = False) -> None:
