@@ -89,10 +89,14 @@ class MeanLoss:
         return replace(self, inputs=self.inputs[examples], targets=self.targets[examples], weights=None)
 
     def in_float64(self) -> MeanLoss:
-        """The same loss in float64, of a copy of the network: residuals of its products go far below float32's."""
-        inputs = self.inputs.double() if self.inputs.is_floating_point() else self.inputs
+        """The same loss in float64, of a copy of the network: residuals of its products go far below float32's.
+
+        Evaluated, it raises an `InputError` where the loss function holds float32 tensors that do not fit.
+        """
+        network, loss = copy.deepcopy(self.network).double(), _of_float64(self.loss)
+        inputs, targets = (t.double() if t.is_floating_point() else t for t in (self.inputs, self.targets))
         weights = None if self.weights is None else self.weights.double()
-        return replace(self, network=copy.deepcopy(self.network).double(), inputs=inputs, weights=weights)
+        return replace(self, network=network, inputs=inputs, targets=targets, loss=loss, weights=weights)
 
     def chunks(self, size: int | None = None) -> Iterator[slice]:
         """Slices of at most `size` examples, in order; one slice for None.
@@ -182,6 +186,24 @@ def require_loss_each(losses: Tensor, count: int) -> Tensor:
     if losses.shape != (count,):
         raise InputError(f"losses have shape {list(losses.shape)}: give one for each of {count} examples")
     return losses
+
+
+def _of_float64(loss: ExampleLoss) -> ExampleLoss:
+    """The loss, which says what is wrong where it takes no outputs in float64."""
+
+    def of_float64(outputs: Tensor, targets: Tensor) -> Tensor:
+        try:
+            return loss(outputs, targets)
+        except RuntimeError as error:
+            if "double" not in str(error).lower():
+                raise
+            raise InputError(
+                f"the loss takes no float64 ({str(error).splitlines()[0]}): have it give tensors of its own, such as "
+                "class weights, the outputs' type"
+            ) from None
+
+    of_float64.divides = divides(loss)  # type: ignore[attr-defined]
+    return of_float64
 
 
 def leaves_at(parameters: Sequence[Tensor]) -> list[Tensor]:

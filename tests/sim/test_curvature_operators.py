@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import models_with_states
 from torch import Tensor, nn
 
-from sim import mlp
+from sim import SharpnessProbe, mlp
 from sim.curvature import (
     DifferenceHessian,
     MeanLoss,
@@ -23,6 +24,7 @@ from sim.curvature import (
     MeanLossHessian,
     rayleigh_quotient,
 )
+from sim.curvature.mean_loss import ExampleLoss
 from theory import InputError, Model, State, hessian
 
 KINDS = {"hessian": MeanLossHessian, "gauss-newton": MeanLossGaussNewton}
@@ -235,6 +237,54 @@ def test_batch_norm_is_cut_only_where_ghost_batches_are_declared() -> None:
     parts = [MeanLossHessian(MeanLoss(network, x[i : i + 10], y[i : i + 10])).matvec(vector) for i in range(0, 40, 10)]
     torch.testing.assert_close(ghost.matvec(vector), torch.stack(parts).mean(0), rtol=1e-9, atol=1e-12)
     assert MeanLossHessian(MeanLoss(network.eval(), x, y), chunk=10).kept == 4
+
+
+def _huber(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.huber_loss(outputs, targets, reduction="none").sum(1)
+
+
+def test_a_loss_of_float32_targets_is_measured_in_float64() -> None:
+    x, y = torch.randn(20, 4, generator=_generator()), torch.randn(20, 3, generator=_generator(1))
+    network = mlp([4, 5, 3], "tanh", seed=1)
+    point = [p.detach() for p in network.parameters()]
+    probe = SharpnessProbe(network, x, y, 0.1, tolerance=1e-9, blocks_every=0, precision="float64", loss=_huber)
+    probe(0, point, point)
+    dense = _dense(MeanLossHessian(MeanLoss(network.double(), x.double(), y.double(), _huber)))
+    assert float(probe.dataset()["sharpness_iterate"][0]) == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(F.cross_entropy, weight=torch.ones(3), reduction="none"),
+        lambda outputs, labels: (outputs @ torch.ones(3, 1)).squeeze(1),
+    ],
+)
+def test_a_loss_that_holds_float32_tensors_says_so_in_float64(loss: ExampleLoss) -> None:
+    network, x, y = mlp([4, 5, 3], "tanh", seed=1), torch.randn(20, 4, generator=_generator()), torch.arange(20) % 3
+    point = [p.detach() for p in network.parameters()]
+    probe = SharpnessProbe(network, x, y, 0.1, precision="float64", loss=loss)
+    with pytest.raises(InputError, match=r"takes no float64 \(.*tensors of its own, such as class weights"):
+        probe(0, point, point)
+
+
+def test_a_loss_that_needs_all_examples_does_so_in_float64() -> None:
+    class Whole:
+        divides = False
+
+        def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(outputs, labels, reduction="none")
+
+    assert not MeanLoss(mlp([4, 3], "tanh", seed=1), torch.ones(2, 4), torch.arange(2), Whole()).in_float64().divisible
+
+
+def test_a_loss_that_fails_for_another_reason_says_its_own_in_float64() -> None:
+    def fail(outputs: Tensor, labels: Tensor) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    fine = MeanLoss(mlp([4, 3], "tanh", seed=1), torch.ones(2, 4), torch.arange(2), loss=fail).in_float64()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fine.gradient(list(fine.network.parameters()))
 
 
 def test_objectives_that_are_no_mean_loss_are_refused() -> None:
