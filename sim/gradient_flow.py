@@ -26,7 +26,7 @@ from sim.batches import Batches
 from sim.checkpoints import Checkpoints
 from sim.curvature import EigenpairTracker, MeanLoss, MeanLossHessian
 from sim.curvature.mean_loss import ExampleLoss, unflatten
-from sim.losses import LossRule
+from sim.losses import LossRule, require_labels
 from sim.networks import load_parameters, parameter_vector, require_trained_whole
 from sim.progress import progress_bar
 from sim.record import Record
@@ -139,8 +139,8 @@ def flow(
         progress: whether to show it.
 
     Raises:
-        InputError: no times, or some that do not increase from 0 on, weights that make no mean, minibatches, chunks
-            that cut batch norm's batch, or a checkpoint of another flow.
+        InputError: no times, or some that do not increase from 0 on, outputs or labels that the loss does not take,
+            weights that make no mean, minibatches, chunks that cut batch norm's batch, or a checkpoint of another flow.
     """
     at = np.atleast_1d(np.asarray(times, dtype=np.float64))
     if not at.size:
@@ -169,6 +169,9 @@ def flow(
         seed=seed,
     )
     with Arithmetic().active(inputs.device), np.errstate(invalid="ignore", over="ignore"):
+        with torch.no_grad():
+            some = next(objective.chunks(batches.chunk))
+            require_labels(loss, labels, objective.outputs(list(network.parameters()), some).shape)
         run = _Integration(_Field(objective, batches), control, float(at[-1]), asked, seed, probes, record, checkpoints)
         diverged_at = None
         with progress_bar(range(run.reached, len(at)), description, show=progress) as bar:

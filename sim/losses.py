@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sim.curvature.mean_loss import NO_LABEL
+from sim.curvature.mean_loss import NO_LABEL, ExampleLoss, cross_entropy
 from theory.command_line import InputError
 
 
@@ -60,3 +61,43 @@ class LossRule:
         other = self.label_smoothing / classes
         own = 1 - self.label_smoothing + other
         return -own * math.log(own) - (classes - 1) * other * math.log(other)
+
+
+def require_labels(loss: ExampleLoss, labels: Tensor, outputs: Sequence[int]) -> None:
+    """Refuses what a `LossRule` or `cross_entropy` takes no losses of, before torch fails without the labels' numbers.
+
+    Other losses may take outputs and labels of any kind: they pass.
+
+    Args:
+        loss: the loss.
+        labels: (n,) class indices of all examples, or (n, classes) probabilities, which cross-entropy takes.
+        outputs: shape of some examples' outputs.
+
+    Raises:
+        InputError: outputs that are not one a class, or labels that are none of the classes.
+
+    >>> require_labels(LossRule(), torch.tensor([0, 3]), (2, 3))
+    Traceback (most recent call last):
+    ...
+    theory.command_line.InputError: labels go from 0 to 3: give class indices from 0 to 2, as the network has 3 outputs
+    """
+    if type(loss) is not LossRule and loss is not cross_entropy:
+        return
+    if len(outputs) != 2:
+        raise InputError(
+            f"outputs have shape {list(outputs)}: the loss takes (n, classes), give another loss or network"
+        )
+    squared = isinstance(loss, LossRule) and loss.kind == "squared"
+    if not squared and labels.is_floating_point() and labels.shape[1:] == tuple(outputs[1:]):
+        return
+    if labels.ndim != 1 or labels.dtype not in ((torch.int64,) if squared else (torch.int64, torch.uint8)):
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise InputError(
+            f"labels are of type {kind} and shape {list(labels.shape)}: give (n,) class indices of type int64"
+        )
+    least, largest = int(labels.min()), int(labels.max())
+    if least < 0 or largest >= outputs[1]:
+        raise InputError(
+            f"labels go from {least} to {largest}: give class indices from 0 to {outputs[1] - 1}, as the network has "
+            f"{outputs[1]} outputs"
+        )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sim.batches import Batches
 from sim.curvature.mean_loss import ExampleLoss, divides, require_loss_each
+from sim.losses import require_labels
 from sim.stacked_networks import StackedNetworks
 from theory.command_line import InputError
 
@@ -50,7 +51,8 @@ class StackedLosses:
         """Gives every run its inputs, labels, batches and groups, without copies.
 
         Raises:
-            InputError: their shapes do not fit, or the loss needs all examples of one network at once.
+            InputError: their shapes do not fit, the labels are none that the loss takes, or it needs all examples of a
+                network at once.
         """
         if not divides(loss):
             raise InputError(
@@ -58,7 +60,8 @@ class StackedLosses:
                 "train the networks one by one"
             )
         runs, shared = len(stack), inputs.ndim == 2
-        width = next(m.in_features for m in stack.modules if isinstance(m, nn.Linear))
+        maps = [m for m in stack.modules if isinstance(m, nn.Linear)]
+        width = maps[0].in_features
         examples = inputs.shape[-2] if inputs.ndim in (2, 3) else 0
         lead = (examples,) if shared else (runs, examples)
         if not examples or inputs.shape != (*lead, width) or labels.shape[: len(lead)] != lead:
@@ -66,6 +69,7 @@ class StackedLosses:
                 f"inputs have shape {list(inputs.shape)}, labels {list(labels.shape)}: give {runs} networks inputs "
                 f"(n, {width}) and labels (n, …), or ({runs}, n, {width}) and ({runs}, n, …)"
             )
+        require_labels(loss, labels if shared else labels.flatten(0, 1), (examples, maps[-1].out_features))
         of_runs = [batches] * runs if isinstance(batches, Batches) else list(batches)
         if len(of_runs) != runs or len({(b.size, b.chunk) for b in of_runs}) != 1:
             raise InputError(f"{len(of_runs)} batches for {runs} runs: give one, or one a run, of one size")

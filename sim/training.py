@@ -17,7 +17,7 @@ from sim.batches import Batches, examples_in, takes_batch_statistics
 from sim.checkpoints import Checkpoints
 from sim.curvature.mean_loss import ExampleLoss, divides, require_loss_each
 from sim.distributed import join_pieces, own_pieces, sum_gradients
-from sim.losses import LossRule
+from sim.losses import LossRule, require_labels
 from sim.progress import progress_bar
 from sim.record import Record
 from sim.same_run import optimizer_words, require_same_run, run_words
@@ -136,7 +136,8 @@ def descend(
         progress: whether to show it.
 
     Raises:
-        InputError: a number or label out of its range, chunks that cut batch norm's batch, weights that make no mean, a
+        InputError: a number or label out of its range, outputs or labels of another kind than the loss takes, a network
+            that is frozen as a whole, LBFGS, chunks that cut batch norm's batch, weights that make no mean, a
             checkpoint of another run or beyond the last step, or a record or checkpoint that cannot be written.
     """
     count, device = len(inputs), inputs.device
@@ -157,7 +158,11 @@ def descend(
     exact = torch.promote_types(next(network.parameters(), inputs).dtype, torch.float32)
     weights = None if example_weights is None else example_weights.to(exact)
     objective = _Objective(network, inputs, labels, loss, weights, arithmetic, whole)
-    rule = optimizer([p for p in network.parameters() if p.requires_grad], lr=lr)
+    if not objective.parameters:
+        raise InputError("no parameter of the network requires a gradient: unfreeze those that are to be trained")
+    rule = optimizer(list(objective.parameters), lr=lr)
+    if isinstance(rule, torch.optim.LBFGS):
+        raise InputError("optimizer LBFGS takes as many gradients a step as it likes: give one that takes one, or SAM")
     rules = {"step_size": lr, "loss": loss, "batches": batches, "arithmetic": arithmetic}
     asked = run_words(network, inputs, labels, example_weights, probes, **rules) | optimizer_words(rule)
     run = _State(network, rule, probes, record, asked)
@@ -195,7 +200,7 @@ class _Objective:
         self.network, self.inputs, self.labels, self.loss = network, inputs, labels, loss
         self.weights, self.arithmetic, self.whole_chunks = weights, arithmetic, whole_chunks
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.labels_fit = type(loss) is not LossRule  # others may mark labels
+        self.labels_fit = False  # until a pass shows it
 
     def backward(self, parts: Sequence[slice | Tensor]) -> Tensor:
         """(n,) losses, NaN outside the batch; adds the gradient of the batch's mean loss to `grad`."""
@@ -229,12 +234,9 @@ class _Objective:
                 buffer.copy_(before)
 
     def _require_labels(self, outputs: Tensor) -> None:
-        """Refuses labels that are none of the classes, at the first pass, before torch fails without their numbers."""
-        if not self.labels_fit and not (int(self.labels.min()) >= 0 and int(self.labels.max()) < outputs.shape[1]):
-            raise InputError(
-                f"labels go from {int(self.labels.min())} to {int(self.labels.max())}: give class indices from 0 to "
-                f"{outputs.shape[1] - 1}, as the network has {outputs.shape[1]} outputs"
-            )
+        """Refuses outputs and labels that are not the loss's, at the first pass."""
+        if not self.labels_fit:
+            require_labels(self.loss, self.labels, outputs.shape)
         self.labels_fit = True
 
     def _total(self, parts: Sequence[slice | Tensor]) -> int | Tensor:

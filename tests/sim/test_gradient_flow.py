@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import Batches, Checkpoints, Record, SharpnessProbe, descend, mlp
+from sim import Batches, Checkpoints, LossRule, Record, SharpnessProbe, descend, mlp
 from sim.curvature import HessianOperator
 from sim.gradient_flow import RULES, Flow, Rule, StepControl, flow, stability_interval
 from sim.networks import parameter_vector
@@ -366,8 +366,11 @@ def test_no_label_is_left_out_unasked(device: torch.device) -> None:
     """Torch's cross-entropy leaves out −100, and the mean would count it all the same."""
     x, y = _problem(device)
     y[3] = -100
-    with pytest.raises(IndexError, match="-100"):
-        flow(mlp([6, 8, 3], "tanh", seed=1).double().to(device), x, y, times=[0.0, 1.0], progress=False)
+    network = mlp([6, 8, 3], "tanh", seed=1).double().to(device)
+    with pytest.raises(InputError, match="labels go from -100"):
+        flow(network, x, y, times=[0.0, 1.0], progress=False)
+    with pytest.raises(IndexError, match="-100"):  # nor is it by the rule itself, where nothing looks at labels before
+        flow(network, x, y, times=[0.0, 1.0], loss=lambda z, y: LossRule()(z, y), progress=False)
 
 
 def test_batch_norms_statistics_stay(device: torch.device) -> None:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from sim import Batches, LossRule, OptimizerChoice, SharpnessProbe, SnapshotProbe, build, descend
+from sim import (
+    Batches,
+    LossRule,
+    OptimizerChoice,
+    SharpnessProbe,
+    SnapshotProbe,
+    build,
+    descend,
+    flow,
+    mlp,
+    update_rules,
+)
+from sim.batched_networks import descend_networks
+from sim.curvature.mean_loss import ExampleLoss, cross_entropy
 from sim.networks import Architecture, load_parameters, parameter_vector
 from theory.command_line import InputError
 
@@ -246,3 +261,53 @@ def test_bad_optimisers_are_refused(values: dict[str, object], message: str) -> 
 def test_bad_losses_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"loss is hinge|label smoothing is"):
         LossRule(**values)  # type: ignore[arg-type]
+
+
+def _descend(network: nn.Module, x: Tensor, y: Tensor, loss: ExampleLoss) -> object:
+    return descend(network, x, y, lr=0.1, steps=1, loss=loss, progress=False)
+
+
+def _flow(network: nn.Module, x: Tensor, y: Tensor, loss: ExampleLoss) -> object:
+    return flow(network, x, y, times=[0.1], loss=loss, progress=False)
+
+
+def _stack(network: nn.Module, x: Tensor, y: Tensor, loss: ExampleLoss) -> object:
+    assert isinstance(network, nn.Sequential)
+    return descend_networks([network] * 2, x, y, update_rules.GradientDescent(0.1), 1, loss=loss)
+
+
+def _stack_of_own_labels(network: nn.Module, x: Tensor, y: Tensor, loss: ExampleLoss) -> object:
+    assert isinstance(network, nn.Sequential)
+    own = torch.stack([y * 0, y])
+    return descend_networks([network] * 2, x.expand(2, *x.shape), own, update_rules.GradientDescent(0.1), 1, loss=loss)
+
+
+@pytest.mark.parametrize("loss", [LossRule(), LossRule("squared"), cross_entropy])
+@pytest.mark.parametrize("run", [_descend, _flow, _stack, _stack_of_own_labels])
+def test_labels_and_outputs_that_the_loss_does_not_take_are_one_line_in_every_kind_of_run(
+    run: Callable[..., object], loss: ExampleLoss
+) -> None:
+    x, y = problem()
+    start = mlp([48, 9, 3], "tanh", 2)
+    for change in (-98, 1000):
+        wrong = y.index_fill(0, torch.tensor([3]), change)
+        with pytest.raises(InputError, match=f"labels go from .*{change}.*: give class indices from 0 to 2"):
+            run(start, x, wrong, loss)
+    with pytest.raises(InputError, match=r"labels are of type float32 and shape \[\d+\]: give \(n,\) class indices"):
+        run(start, x, y.float(), loss)
+    with pytest.raises(InputError, match=r"labels are of type int64 and shape \[\d+, 1\]"):
+        run(start, x, y[:, None], loss)
+    if run in (_descend, _flow):
+        with pytest.raises(InputError, match=r"outputs have shape \[40\]: the loss takes \(n, classes\)"):
+            run(nn.Sequential(nn.Linear(48, 1), nn.Flatten(0)), x, y, loss)
+    run(start, x, y, loss)
+    if loss != LossRule("squared"):
+        run(start, x, F.one_hot(y, 3).float(), loss)
+
+
+def test_a_network_frozen_as_a_whole_and_an_optimizer_without_a_fixed_number_of_gradients_are_refused() -> None:
+    x, y = problem()
+    with pytest.raises(InputError, match="no parameter of the network requires a gradient: unfreeze"):
+        descend(mlp([48, 9, 3], "tanh", 2).requires_grad_(False), x, y, lr=0.1, steps=1, progress=False)
+    with pytest.raises(InputError, match="optimizer LBFGS takes as many gradients a step as it likes"):
+        descend(mlp([48, 9, 3], "tanh", 2), x, y, lr=0.1, steps=1, optimizer=torch.optim.LBFGS, progress=False)
