@@ -74,6 +74,7 @@ def _claim_json(verdict: Verdict) -> dict[str, Any]:
         "control": claim.control,
         "control_values": _numbers(verdict.control_values),
         "control_interval_90": _numbers(verdict.control_interval),
+        "less_control_90": _numbers(verdict.less_control),
         "judged": verdict.judged,
         "holds": verdict.holds,
         "reason": verdict.reason,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 from validate.claims import Verdict
+from validate.claims.base import Bound
 from validate.report_words import interval_words, short_words
 
 
@@ -25,7 +27,29 @@ def claims_markdown(verdicts: Sequence[Verdict]) -> str:
         by_control = [v.claim.name for v in judged if short_words(v) == "control does not fail"]
         alone = f" (by their control alone fail {', '.join(by_control)})" if by_control else ""
         counts.append(f"{head} {sum(v.holds for v in judged)} of {len(judged)}{alone}")
-    return "\n".join([*lines, "", f"Of the claims judged hold: {'; '.join(counts)}."]) + "\n"
+    together = [_not_told_apart([v for v in verdicts if v.kind == kind]) for kind in kinds if kind]
+    lines += ["", f"Of the claims judged hold: {'; '.join(counts)}.", *filter(None, together)]
+    return "\n".join(lines) + "\n"
+
+
+def _not_told_apart(verdicts: Sequence[Verdict]) -> str:
+    """Which statistics of a network differ from their controls, seed by seed, by nothing that is sure."""
+    pairs = [(v.claim, *v.less_control) for v in verdicts if not isnan(v.less_control[0])]
+    if not pairs:
+        return ""
+    alike = [claim.name for claim, low, high in pairs if low <= 0 <= high]
+    against = [claim.name for claim, low, high in pairs if _control_does_more(claim.bound, low, high)]
+    words = [f"; not in {', '.join(alike)}"] if alike else []
+    words += [f"; the control does more in {', '.join(against)}"] if against else []
+    return (
+        f"{verdicts[0].kind}: statistic less control, seed by seed, is of one sign by its 90 % interval in "
+        f"{len(pairs) - len(alike)} of {len(pairs)}{''.join(words)}."
+    )
+
+
+def _control_does_more(bound: Bound, low: float, high: float) -> bool:
+    """Whether all of the difference is to the wrong side of a bound with one."""
+    return (bound.high is None and high < 0) or (bound.low is None and low > 0)
 
 
 def _row(cells: Sequence[str]) -> str:

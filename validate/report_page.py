@@ -108,10 +108,15 @@ def _claim_row(verdict: Verdict, report: Report) -> str:
         ("Claim", f"<b>{text(claim.name)}</b> {text(claim.statement)}"),
         ("Statistic", measured[0] + text(claim.statistic)),
         ("Threshold", text(str(claim.bound))),
-        ("Control", measured[1] + text(claim.control)),
+        ("Control", measured[1] + text(claim.control) + _less_control(verdict)),
         ("Verdict", f'<span class="{mark}">{text(verdict_words(verdict))}</span>'),
         ("Figure", figure),
     )
+
+
+def _less_control(verdict: Verdict) -> str:
+    words = interval_words(verdict.less_control)
+    return "" if words == "undefined" else f'<br><span class="soft">statistic less control: {text(words)}</span>'
 
 
 def _card(part: NetworkPart) -> str:

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
+import pytest
+
 from validate.claims import CLAIMS, Verdict
 from validate.report_markdown import claims_markdown
 
 NAN = float("nan")
+
+
+def test_it_tells_which_statistics_differ_from_their_controls_seed_by_seed() -> None:
+    """The seeds differ by more than a statistic from its control; one that is the control's but for chance is named."""
+    c3, c4a = (verdict(name, "mlp", (1.0, 1.1), (1.0, 1.1)) for name in ("C3", "C4a"))
+    paired = dataclasses.replace(c3, values=(0.1, 1.0, 2.0), control_values=(0.2, 1.1, 2.12))
+    alike = dataclasses.replace(c4a, values=(0.1, 1.0, 2.0), control_values=(0.2, 0.9, 2.0))
+    assert paired.less_control == pytest.approx((-0.126, -0.087), abs=1e-3)
+    assert claims_markdown([paired, alike]).splitlines()[-1] == (
+        "mlp: statistic less control, seed by seed, is of one sign by its 90 % interval in 1 of 2; not in C4a; "
+        "the control does more in C3."
+    )
+    # C3 claims much, and the control has more.
+    assert claims_markdown([paired]).splitlines()[-1].endswith("in 1 of 1; the control does more in C3.")
+    less = dataclasses.replace(paired, values=paired.control_values, control_values=paired.values)
+    assert claims_markdown([less]).splitlines()[-1].endswith("in 1 of 1.")
+    one = dataclasses.replace(c3, values=(0.1,), control_values=(0.2,))
+    assert np.isnan(one.less_control).all()
+    assert "seed by seed" not in claims_markdown([one])
 
 
 def verdict(name: str, kind: str, interval: tuple[float, float], control: tuple[float, float], **of: object) -> Verdict:

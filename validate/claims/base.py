@@ -161,6 +161,17 @@ class Verdict:
         """Judged, and does not hold."""
         return self.judged and not self.holds
 
+    @property
+    def less_control(self) -> tuple[float, float]:
+        """90 % interval of statistic less control, paired over a network's seeds; NaN where there are no pairs.
+
+        No verdict reads it. A control that does not fail may yet be told apart from the statistic, seed by seed: then
+        the bound lies at the control, not the statistic.
+        """
+        if not self.kind or len(self.values) != len(self.control_values) or len(self.values) < 2:
+            return float("nan"), float("nan")
+        return mean_interval([a - b for a, b in zip(self.values, self.control_values, strict=True)])
+
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
     """Measures a claim and its control and compares both with the bound.
