@@ -82,9 +82,10 @@ def caption(runs: Runs) -> str:
         f"the edge. Sharpness is that of the loss trained on; a line a seed. Middle: against the mean loss of the "
         f"examples that all runs keep. Swing: half the spread between the {GROUP_SIZE} examples trained on whose "
         f"losses rise most and the {GROUP_SIZE} whose fall most in a step, averaged over {SMOOTHED} steps. All "
-        f"examples: midpoints of steps get to 2/η at step {spread(crossings, '{:.0f}'.format)}; "
+        f"examples: crosses 2/η at step {spread(crossings, '{:.0f}'.format)}; "
         f"{'; '.join(_in_words(seeds, role) for role in ROLES[1:])}. Theory: the swing grows where λ > 2/η (T7), so "
-        f"what delays the one delays the other. {seeds_in_words(seeds).capitalize()}."
+        f"what delays the one delays the other; with ReLU it begins somewhat before (F7: kinks add to the "
+        f"curvature that a step meets). {seeds_in_words(seeds).capitalize()}."
     )
 
 

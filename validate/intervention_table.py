@@ -63,7 +63,7 @@ def _base_words(of: NetworkEffects) -> str:
 
 
 def _crossing_words(crossing: float | None) -> str:
-    return "never gets to 2/η by midpoints" if crossing is None else f"gets to 2/η at step {crossing:.0f}"
+    return "never gets to 2/η" if crossing is None else f"gets to 2/η at step {crossing:.0f}"
 
 
 def _row(of: NetworkEffects, effect: Effect) -> str:

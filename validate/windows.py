@@ -47,15 +47,26 @@ def first_crossing(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> int | 
 
 
 def reached_edge(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> float | None:
-    """Step, between measurements, at which the valley's floor gets to 2/η and stays until step `earliest`, if any.
+    """Step, between measurements, at which iterates get to ηλ/2 = 1 and stay until step `earliest`, if any.
 
-    At midpoints of steps where they were measured, else at iterates: these swing at the edge, and where activations
-    have kinks the swing itself lifts them over 2/η before the floor is there. For steps that are compared between runs:
-    `first_crossing` would take one that has crossed before `earliest`, and stays above, for one that never does. 0 for
-    a run that starts above.
+    For runs that are compared with another's crossing: `first_crossing` would take one that has crossed before
+    `earliest`, and stays above, for one that never does. 0 for a run that starts above. Iterates, since a run at its
+    edge hovers by midpoints at 2/η from below, and may swing for hundreds of steps without touching it.
     """
-    place, half = ("midpoint", 0.5) if "sharpness_midpoint" in run else ("iterate", 0.0)
-    steps, multiples = run["measured"].values + half, _multiples(run, place)
+    return _reached(run["measured"].values, _multiples(run, "iterate"), earliest)
+
+
+def floor_crossing(run: xr.Dataset, earliest: int = EARLIEST_CROSSING) -> float | None:
+    """The same at midpoints of steps, near the valley's floor; at iterates where no midpoints were measured.
+
+    Where activations have kinks the swing itself lifts iterates over 2/η, before the floor is there.
+    """
+    if "sharpness_midpoint" not in run:
+        return reached_edge(run, earliest)
+    return _reached(run["measured"].values + 0.5, _multiples(run, "midpoint"), earliest)
+
+
+def _reached(steps: np.ndarray, multiples: np.ndarray, earliest: int) -> float | None:
     reached = np.flatnonzero((multiples >= 1) & (steps >= earliest))
     if not reached.size:
         return None

@@ -372,7 +372,7 @@ def test_f12_draws_the_random_groups_of_its_caption_and_names_the_largest_point(
 
 def test_f13_gives_each_intervention_s_crossing_and_sharpness_at_equal_loss() -> None:
     caption = caption_of(f13_intervention)
-    assert f"midpoints of steps get to 2/η at step {CROSSING}" in caption
+    assert f"crosses 2/η at step {CROSSING}" in caption
     # Crossings at 300, 210 and 180 steps; λ rises linearly to 40 there, and at step 200 the losses are equal.
     assert "opposing removed: 1.50 (1.50 to 1.50) times that step" in caption
     assert "random removed: 1.05" in caption
@@ -381,7 +381,7 @@ def test_f13_gives_each_intervention_s_crossing_and_sharpness_at_equal_loss() ->
     assert re.search(r"opposing removed: .*? λ at equal loss 0\.6\d", caption)
     never = f13_intervention.caption(runs_with(without_opposing=tiny_network(top_sharpness=30.0, removed=30)))
     assert "2 of 2 never" in never
-    assert "2.09 (2.09 to 2.09) times that step" in never
+    assert "2.10 (2.10 to 2.10) times that step" in never
     assert "without 30 of them" in caption
 
 

@@ -26,7 +26,7 @@ from validate.opposing_groups import (
     stability,
     top_change_pair,
 )
-from validate.windows import find_windows, first_crossing, reached_edge, why_no_windows
+from validate.windows import find_windows, first_crossing, floor_crossing, reached_edge, why_no_windows
 
 
 @given(st.integers(0, 10**6))
@@ -141,10 +141,12 @@ def test_a_run_that_crossed_early_is_told_from_one_that_never_does(
     run["sharpness_iterate"] = "measured", np.where(np.isin(measured, list(above)), 21.0, 19.0)
     assert first_crossing(run) == crossing
     assert reached_edge(run) == (edge if not edge else pytest.approx(edge))
-    # Midpoints are what counts where they are measured, half a step after the iterates.
+    assert floor_crossing(run) == (edge if not edge else pytest.approx(edge))
+    # The floor's is that of midpoints where they are measured, half a step after the iterates.
     run["sharpness_midpoint"] = run["sharpness_iterate"]
     run["sharpness_iterate"] = 0 * run["sharpness_iterate"] + 30
-    assert reached_edge(run) == (edge if not edge else pytest.approx(edge + 0.5))
+    assert reached_edge(run) == 0
+    assert floor_crossing(run) == (edge if not edge else pytest.approx(edge + 0.5))
 
 
 def test_a_sharpness_that_is_no_number_is_no_crossing() -> None:

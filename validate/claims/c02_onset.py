@@ -5,7 +5,7 @@ nearly constant factor a step before it saturates, so "visible" is taken as half
 control takes the same groups, steps and amplitude at a tenth of the step size, where nothing crosses and there is no
 such swing unless the losses have it of their own.
 
-The crossing is that of the valley's floor, at midpoints of steps (`validate.windows.reached_edge`). Until the evening
+The crossing is that of the valley's floor, at midpoints of steps (`validate.windows.floor_crossing`). Until the evening
 of 29 November 2026 it was the iterates', and the claim went round in a circle on ReLU: there the bounce itself lifts
 the iterates over 2/η, when the floor is at 0.94 to 1.00 of it. The control had a level of its own, which a run without
 a bounce reaches in its first steps whatever the data.
@@ -26,7 +26,7 @@ from theory.alternation import alternating_part
 from validate.claims.base import Bound, Claim, NetworkEvidence, each_seed
 from validate.claims.pairs import leading_pair
 from validate.opposing_groups import group_gap
-from validate.windows import Windows, reached_edge
+from validate.windows import Windows, floor_crossing
 
 RUNNING = 6
 """Steps over which the amplitude is taken: the median of so many."""
@@ -65,7 +65,7 @@ def _distance(run: xr.Dataset, evidence: NetworkEvidence, windows: Windows) -> f
 
     Where it has no onset, up to the last step looked at. NaN where the base run's floor never gets to 2/η.
     """
-    crossing, pair = reached_edge(evidence.run), leading_pair(evidence, windows)
+    crossing, pair = floor_crossing(evidence.run), leading_pair(evidence, windows)
     if crossing is None:
         return float("nan")
     swings, of_base = (amplitude(group_gap(r["loss"].values[: windows.edge.stop], pair)) for r in (run, evidence.run))
