@@ -33,6 +33,8 @@ class Checkpoints:
         circumstances: what the bits of a run may depend on besides its configuration, such as
             ``{"threads": torch.get_num_threads()}``: where they differ at a resumption, a warning says so.
         every_seconds: seconds between checkpoints; 0 for one after every step.
+        at_end: whether the end of a descent is kept too, so that the same call gives it again; not in the run store,
+            which keeps finished runs otherwise.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Checkpoints:
         folder: Path,
         circumstances: Mapping[str, str | int],
         every_seconds: float = CHECKPOINT_SECONDS,
+        *,
+        at_end: bool = True,
     ) -> None:
-        self.run, self.folder, self.every_seconds = run, folder, every_seconds
+        self.run, self.folder, self.every_seconds, self.at_end = run, folder, every_seconds, at_end
         self.circumstances = dict(circumstances)
         self.resumed_at: list[int] = []
         self._earlier_seconds = 0.0

@@ -59,20 +59,27 @@ class Record:
     Args:
         folder: Zarr group to append to; in memory when not given.
         run: the run's folder as the user knows it, for messages.
-        chunk_bytes: size of a chunk before compression; at least one row, at most `MAX_CHUNK_ROWS`.
+        chunk_bytes: size of a chunk before compression; at least one row, at most `MAX_CHUNK_ROWS`. Smaller ones are
+            seen earlier by others who open the folder while the run goes on.
+        replace: whether rows that lie in the folder, and that no checkpoint goes on from, may be replaced.
     """
 
-    def __init__(self, folder: Path | None = None, run: Path | None = None, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        run: Path | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
+        *,
+        replace: bool = False,
+    ) -> None:
         self.folder, self.run = folder, run or folder or Path()
         self._chunk_bytes = chunk_bytes
         self._columns: dict[str, _Column] = {}
         self._unsynchronised: set[Path] = set()
-        if folder is not None:
-            with writing(self.run):
-                folder.mkdir(parents=True, exist_ok=True)
-                # Metadata are made afresh, not read: a killed process may have left them torn.
-                (folder / "zarr.json").unlink(missing_ok=True)
-                zarr.create_group(folder)
+        # Another run's rows: nothing is touched until a checkpoint says that this one goes on from them.
+        self._of_another = folder is not None and not replace and any(folder.glob("*/c/*"))
+        if folder is not None and not self._of_another:
+            self._create_group(folder)
 
     @property
     def names(self) -> list[str]:
@@ -99,27 +106,18 @@ class Record:
         rows = max(1, min(MAX_CHUNK_ROWS, self._chunk_bytes // max(1, row_bytes)))
         wide = rows > 1 and len(shape) == 1 and shape[0] >= WIDE_ROW
         column = _Column(tuple(dimensions), np.zeros((rows, *shape), dtype), -(-shape[0] // PIECES) if wide else 0)
-        if self.folder is not None:
-            with writing(self.run):
-                (self.folder / name / "zarr.json").unlink(missing_ok=True)
-                column.array = zarr.create_array(
-                    self.folder / name,
-                    shape=(0, *shape),
-                    chunks=(rows, column.piece) if wide else tuple(max(1, n) for n in column.buffer.shape),
-                    shards=(rows, column.piece * PIECES) if wide else None,
-                    dtype=column.buffer.dtype,
-                    compressors=[ZstdCodec(level=1, checksum=True)],
-                    dimension_names=column.dimensions,
-                    config={"write_empty_chunks": True},  # a chunk of zeros is a file like any other
-                )
         self._columns[name] = column
+        if self.folder is not None and not self._of_another:
+            self._create_array(self.folder, name, column)
 
     def append(self, name: str, row: npt.ArrayLike | Tensor) -> None:
         """Appends a row.
 
         Raises:
-            InputError: the row has another shape than the column's rows, or a chunk cannot be written.
+            InputError: the row has another shape than the column's rows, a chunk cannot be written, or the folder
+                holds the rows of another run.
         """
+        self._require_own()
         column = self._columns[name]
         values = row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row)
         if values.shape != (shape := column.buffer.shape[1:]):  # NumPy would repeat one number along the row
@@ -159,6 +157,11 @@ class Record:
         here = {name: (len(column.buffer), column.piece) for name, column in self._columns.items()}
         if there != here:
             raise InputError(f"run {self.run} was begun by another version of this package: give --force to begin anew")
+        if self.folder is not None and self._of_another:
+            self._of_another = False
+            self._create_group(self.folder)
+            for name, column in self._columns.items():
+                self._create_array(self.folder, name, column)
         for name, held in state.items():
             column, tail = self._columns[name], held["tail"].numpy()
             column.count = column.stored = held["rows"] - len(tail)
@@ -178,6 +181,7 @@ class Record:
                 for name, column in self._columns.items()
             }
             return xr.Dataset(columns)
+        self._require_own()
         for name, column in self._columns.items():
             if len(column.tail):
                 self._write_chunk(name, column)
@@ -185,6 +189,35 @@ class Record:
                 self._remove_strays(name, -(-column.count // len(column.buffer)))
         stored: xr.Dataset = xr.open_zarr(self.folder, consolidated=False)
         return stored.drop_vars([name for name in stored.variables if name not in self._columns])
+
+    def _require_own(self) -> None:
+        if self._of_another:
+            raise InputError(
+                f"{self.folder} holds rows of another run, and no checkpoint to go on from them: give another folder, "
+                "or remove it"
+            )
+
+    def _create_group(self, folder: Path) -> None:
+        with writing(self.run):
+            folder.mkdir(parents=True, exist_ok=True)
+            # Metadata are made afresh, not read: a killed process may have left them torn.
+            (folder / "zarr.json").unlink(missing_ok=True)
+            zarr.create_group(folder)
+
+    def _create_array(self, folder: Path, name: str, column: _Column) -> None:
+        rows, *shape = column.buffer.shape
+        with writing(self.run):
+            (folder / name / "zarr.json").unlink(missing_ok=True)
+            column.array = zarr.create_array(
+                folder / name,
+                shape=(0, *shape),
+                chunks=(rows, column.piece) if column.piece else tuple(max(1, n) for n in column.buffer.shape),
+                shards=(rows, column.piece * PIECES) if column.piece else None,
+                dtype=column.buffer.dtype,
+                compressors=[ZstdCodec(level=1, checksum=True)],
+                dimension_names=column.dimensions,
+                config={"write_empty_chunks": True},  # a chunk of zeros is a file like any other
+            )
 
     def _store_buffer(self, name: str, column: _Column) -> None:
         if column.array is None:

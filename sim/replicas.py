@@ -94,7 +94,7 @@ class ReplicaCheckpoints(Checkpoints):
     """Takes no checkpoints, and goes on from the first rank's."""
 
     def __init__(self) -> None:
-        super().__init__(Path(), Path(), {})
+        super().__init__(Path(), Path(), {}, at_end=False)
 
     @property
     def exist(self) -> bool:

@@ -130,7 +130,8 @@ def descend(
         arithmetic: number format and memory layout.
         probes: measurements called before each step is taken; the random state is put back after them.
         record: where losses go; in memory when not given.
-        checkpoints: where the run's state goes, and comes from.
+        checkpoints: where the run's state goes, and comes from: the same call again goes on from the latest one, with
+            more steps beyond a finished run's end.
         loss_dtype: float32 or float16, in which losses are stored.
         description: words of the progress bar.
         progress: whether to show it.
@@ -166,7 +167,8 @@ def descend(
     rules = {"step_size": lr, "loss": loss, "batches": batches, "arithmetic": arithmetic}
     asked = run_words(network, inputs, labels, example_weights, probes, **rules) | optimizer_words(rule)
     run = _State(network, rule, probes, record, asked)
-    with progress_bar(range(run.resume(checkpoints, steps), steps), description, show=progress) as bar:
+    begun = run.resume(checkpoints, steps)
+    with progress_bar(range(begun, steps), description, show=progress) as bar:
         for step in bar:
             parts = batches.of_step(step, count, device)
             run.keep_buffers()
@@ -181,6 +183,8 @@ def descend(
                 checkpoints.save(step + 1, run.state_dict())
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{float(losses.nanmean()):.3f}", refresh=False)
+    if checkpoints is not None and checkpoints.at_end and begun < steps:
+        checkpoints.save(steps, run.state_dict())
     return Descent(record, None)
 
 

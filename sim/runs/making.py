@@ -164,7 +164,7 @@ def _obtain(
         started = time.time()
         with writing(place):
             checkpoints = _begin(place, partial, wanted, device, force, checkpoint_seconds)
-            record = Record(partial / "trajectory.zarr", run=place)
+            record = Record(partial / "trajectory.zarr", run=place, replace=True)  # where all checkpoints are damaged
         try:
             data = compute(RunInProgress(record, checkpoints))
             with writing(place):
@@ -207,7 +207,7 @@ def _begin(
     """The checkpoints of the half-made run if it can go on, else those of a folder made anew."""
     circumstances = {"device": describe_device(device), "torch": str(torch.__version__), "commit": current_commit()}
     circumstances["ranks"] = str(rank_count())
-    checkpoints = Checkpoints(place, partial / "checkpoints", circumstances, every_seconds)
+    checkpoints = Checkpoints(place, partial / "checkpoints", circumstances, every_seconds, at_end=False)
     if checkpoints.exist and not force:
         try:
             there = read_object(partial / "config.json")

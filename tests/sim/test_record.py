@@ -197,3 +197,30 @@ def test_snapshots_of_fewer_trained_parameters_than_stated_are_refused() -> None
 
 def _squared(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square().sum(1)
+
+
+def test_the_rows_of_another_run_are_left_alone(tmp_path: Path) -> None:
+    """A finished record was overwritten by the next run in its folder, with fewer rows of other numbers."""
+
+    def record(**options: bool) -> Record:
+        one = Record(tmp_path / "rows", **options)
+        one.declare("x", ["step"])
+        return one
+
+    first = record()
+    for value in range(3):
+        first.append("x", value)
+    state = first.state_dict()
+    assert first.dataset()["x"].values.tolist() == [0, 1, 2]
+    other = record()
+    for use in (lambda: other.append("x", 9.0), other.dataset):
+        with pytest.raises(InputError, match="rows holds rows of another run, and no checkpoint to go on from them"):
+            use()
+    assert xr.open_zarr(tmp_path / "rows", consolidated=False)["x"].values.tolist() == [0, 1, 2]
+    goes_on = record()
+    goes_on.load_state_dict(state)
+    goes_on.append("x", 3)
+    assert goes_on.dataset()["x"].values.tolist() == [0, 1, 2, 3]
+    anew = record(replace=True)
+    anew.append("x", 9)
+    assert anew.dataset()["x"].values.tolist() == [9]
