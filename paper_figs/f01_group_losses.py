@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from paper_figs.entry import FigureEntry
 from paper_figs.group_panels import group_losses
 from paper_figs.image_sheets import image_sheet
-from paper_figs.network_roles import describe, images_of, significant
+from paper_figs.network_roles import describe, images_of, number, significant
 from paper_figs.runs import Runs
 from paper_figs.style import DOUBLE_COLUMN, NEGATIVE, POSITIVE, SINGLE_COLUMN, THRESHOLD, TOTAL, style
 from validate.cifar10 import Images
@@ -71,10 +71,12 @@ def caption(runs: Runs) -> str:
         for i, pair in enumerate(pairs)
     ]
     return (
-        f"Full-batch gradient descent on {run.sizes['example']:,} CIFAR-10 images. Loss of all examples and mean "
+        f"Full-batch gradient descent, η = {number(run.attrs['lr'])}, on {run.sizes['example']:,} CIFAR-10 images, one "
+        f"seed. Loss of all examples and mean "
         f"losses of two groups of {len(pairs[0].positive)} that share a feature and want opposite use of it, found "
         f"from the loss changes in the {SELECT_STEPS} steps from the crossing (step {windows.crossing}, dashed). "
-        f"Enlarged and measured on the steps after those. {'; '.join(parts)}."
+        f"Enlarged and measured on the steps after those; {SHOWN_IMAGES} images of each group are shown. "
+        f"{'; '.join(parts)}."
     )
 
 

@@ -70,14 +70,16 @@ def caption(runs: Runs) -> str:
         already += bool(sign * np.median(before) > sign * np.median(gaussian))
     largest = spread([float(np.median(np.abs(_standardised(table)).max(1))) for table in edges])
     wider, narrower = (spread(of(functools.partial(_hill, share=share), edges)) for share in (2 * TOP, TOP / 2))
+    drawn = " of the first seed, which is drawn" if len(seeds) > 1 else ""
     return (
         f"Changes of the loss of each of {run.sizes['example']:,} examples in a step of gradient descent, η = "
         f"{number(run.attrs['lr'])}: at the edge of stability (steps {windows.edge.start} to {windows.edge.stop - 1}) "
-        f"and before it (steps {windows.before.start} to {windows.before.stop - 1}), in units of each step's standard "
-        f"deviation. Dark: a Gaussian of the same variance, the power law of Hill's estimate from the {TOP:.0%} of "
-        f"largest size, and, right, Gaussian changes of the same mean and covariance over steps. At the edge, before "
-        f"it, and of those Gaussian changes ({seeds_in_words(seeds)}): {'; '.join(parts)}. Of these {len(MEASURES)} "
-        f"measures, {heavier} tell a heavier tail at the edge than before it, and {already} a heavier one before it "
+        f"and before it (steps {windows.before.start} to {windows.before.stop - 1}{drawn}), in units of each step's "
+        f"standard deviation. Dark: a Gaussian of the same variance, the power law of Hill's estimate from the "
+        f"{TOP:.0%} of largest size about the step's median, and, right, Gaussian changes of the same mean and "
+        f"covariance over steps. At the edge, before it, and of those Gaussian changes ({seeds_in_words(seeds)}): "
+        f"{'; '.join(parts)}. Of these {len(MEASURES)} measures, {heavier} tell a heavier tail at the edge than before "
+        f"it, and {already} a heavier one before it "
         f"than of the Gaussian changes. It is no pure power law: at the edge the index is {wider} from the "
         f"{2 * TOP:.0%} largest, {narrower} from the {TOP / 2:.1%} largest, and the largest change of a step is "
         f"{largest} standard deviations."

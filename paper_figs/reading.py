@@ -55,7 +55,12 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
         if need not in {**needed, **wished}:
             option = f"--{need.replace('_', '-')}"
             raise InputError(f"{option} is {name}: {', '.join(e.name for e in entries)} does not draw from it")
-    made_by = f"python -m paper_figs make {' '.join(e.name for e in entries)} --preset {sources.preset}"
+    lacking = [
+        e.name for e in entries if not all(sources.has(run) for need in e.needs for run in sources.of(need) or ())
+    ]
+    lacking = lacking or [e.name for e in entries]
+    made_by = f"python -m paper_figs make {' '.join(lacking)} --preset {sources.preset} --runs {sources.runs}"
+    made_by += " (all --only-draw draws what is there)" if len(entries) > 1 else ""
     behind: dict[str, list[Run]] = {}
     for need in {**needed, **wished}:
         if need == "images":
@@ -72,6 +77,8 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
             raise InputError(
                 f"--{need.replace('_', '-')} is {name}, which is another kind of run: it has no {KINDS[need]}"
             )
+    if "network" in named and "network" in behind:
+        _require_plain_descent(behind["network"][0])
     loaded: dict[str, Any] = {need: tuple(_load(run) for run in found) for need, found in behind.items()}
 
     def of_kind(kind: str) -> dict[str, Any]:
@@ -88,6 +95,21 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
         valleys=of_kind("valleys"),
     )
     return Read(runs, behind)
+
+
+def _require_plain_descent(run: Run) -> None:
+    """Refuses a named run that captions would describe as what it is not.
+
+    Raises:
+        InputError: it is of another rule than gradient descent on all examples alike.
+    """
+    rule, batches = run.config.get("optimizer", {}).get("kind", "gd"), run.config.get("batches", {})
+    other = rule != "gd" or run.config.get("intervention") is not None or batches.get("size") is not None
+    if other or run.config.get("start_step", 0):
+        raise InputError(
+            f"--network is {run.name}, which is not full-batch gradient descent on all its images from the seed: "
+            "give a base run"
+        )
 
 
 def _load(run: Run) -> xr.Dataset:

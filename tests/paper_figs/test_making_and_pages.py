@@ -6,6 +6,7 @@ import functools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +32,12 @@ from paper_figs.making import missing_runs
 from paper_figs.registry import FIGURES
 from paper_figs.runs import Runs
 from paper_figs.sources import NETWORK_SEEDS, SWEEPS, Sources
-from sim import Run, obtain_run, run_two_layer
+from sim import Batches, OptimizerChoice, Run, obtain_run, run_two_layer
 from sim.durable_files import write_durably
 from sim.sweeps.study import Study
 from theory import InputError
+from validate.interventions import Intervention
+from validate.network_run import NetworkConfig
 from validate.prediction.networks import PREDICTION_NETWORKS
 from validate.presets import PRESETS, two_layer_name
 
@@ -147,7 +150,7 @@ def test_the_files_name_their_runs_with_commit_and_configuration(tmp_path: Path,
 
 def test_drawing_alone_never_trains_and_names_the_command(tmp_path: Path, tiny_quick: list[str]) -> None:
     draw = DrawConfig(figures=("F6",), out=tmp_path / "figures", runs=tmp_path / "runs")
-    with pytest.raises(InputError, match="make it with python -m paper_figs make F6"):
+    with pytest.raises(InputError, match=f"python -m paper_figs make F6 --preset quick --runs {draw.runs}"):
         draw_command(draw)
     assert not tiny_quick
     assert not (tmp_path / "figures").exists()
@@ -176,6 +179,28 @@ def test_a_named_run_that_a_figure_cannot_draw_is_refused_in_one_line(tmp_path: 
         with pytest.raises(InputError, match=rf"^{figure} cannot be drawn: [^\n]*: give a run [^\n]*$"):
             draw_command(draw)
     assert not list((tmp_path / "figures").glob("F*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "plain"),
+    [
+        ({}, True),
+        ({"optimizer": OptimizerChoice("adam")}, False),
+        ({"intervention": Intervention("remove", (0, 1))}, False),
+        ({"batches": Batches(size=10)}, False),
+    ],
+)
+def test_a_run_of_another_rule_is_not_captioned_as_gradient_descent(
+    change: dict[str, Any], plain: bool, tmp_path: Path
+) -> None:
+    obtain_run(tmp_path, "mine", NetworkConfig(**change), one_network, device=CPU)
+    draw = DrawConfig(figures=("F1",), out=tmp_path / "figures", runs=tmp_path, network="mine")
+    if plain:
+        draw_command(draw)
+        return
+    with pytest.raises(InputError, match="--network is mine, which is not full-batch gradient descent on all"):
+        draw_command(draw)
+    assert not (tmp_path / "figures").exists()
 
 
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
