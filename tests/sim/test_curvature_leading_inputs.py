@@ -373,4 +373,6 @@ def test_what_begins_linearly() -> None:
     hooked.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
     hooked_first[0].register_forward_hook(lambda module, inputs, output: 3 * output)
     normed = nn.Sequential(nn.utils.spectral_norm(nn.Linear(600, 4)), nn.Linear(4, 2))
-    assert not any(begins_linearly(network, x) for network in (hooked, hooked_first, normed))
+    scaled = mlp([600, 4, 2], "relu", seed=0)
+    scaled[0].register_parameter("scale", nn.Parameter(torch.ones(())))
+    assert not any(begins_linearly(network, x) for network in (hooked, hooked_first, normed, scaled))
