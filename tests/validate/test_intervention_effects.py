@@ -87,6 +87,15 @@ def effects_of(changes: Mapping[str, dict[str, float]], *names: str) -> dict[str
     return {effect.measure: effect for effect in found.effects}
 
 
+def test_crossings_are_compared_between_measurements() -> None:
+    given_ = evidence_of({f"without_{choice}": {"sharpness": 0.9} for choice in CHOICES})
+    for of_seed in given_.networks:  # at 2/η at step 194, of which the windows know the first that is measured, 200
+        of_seed.run["sharpness_iterate"].values[:] *= 1.03
+    found = network_effects(SETTING, given_, ("remove",), NONE_HELD, CPU)
+    (crossing,) = (effect for effect in found.effects if effect.measure == "crossing")
+    assert crossing.values["opposing"] == pytest.approx([1.03 / 0.9] * 3, rel=1e-9)
+
+
 @given(st.floats(0.55, 1.5), st.floats(0.55, 1.5), st.floats(0.004, 0.01), st.integers(0, 4))
 def test_an_effect_that_was_put_in_is_found(own: float, other: float, fall: float, spikes: int) -> None:
     """λ = s·λ_base(step), loss falling at another rate: at equal loss the ratio is s · rate_base / rate."""

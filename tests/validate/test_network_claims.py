@@ -57,6 +57,14 @@ def test_each_claim_holds_on_evidence_made_for_it(claim: Claim, evidence: Eviden
     assert verdict.holds, (verdict.reason, verdict.values, verdict.control_values)
 
 
+def test_a_run_without_a_swing_has_no_onset(evidence: Evidence) -> None:
+    """Half of its own remainders it would reach in its first steps, whatever the data."""
+    (claim,) = c02_onset.CLAIMS
+    assert claim.measure_control(evidence) == pytest.approx([150.0] * 3)
+    swinging = _changed(evidence, "gentle", lambda data: data.assign(loss=evidence.networks[0].run["loss"]))
+    assert max(claim.measure_control(swinging)) < 30
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.name)
 def test_a_control_that_does_not_fail_is_a_defect(claim: Claim, evidence: Evidence) -> None:
     verdict = judge(dataclasses.replace(claim, measure_control=claim.measure), evidence)
