@@ -64,7 +64,7 @@ def singular_directions(
         At most `count` triplets: fewer where the window is short, or the changes have a lower rank.
 
     Raises:
-        InputError: fewer than two steps, or a loss that is not finite.
+        InputError: fewer than two steps, a loss that is not finite, or a variable whose steps come second.
 
     >>> swing = singular_directions(np.outer([1.0, -1.0, 1.0], [3.0, -4.0]))
     >>> swing.directions.round(3), swing.values.round(3), swing.energy
@@ -74,6 +74,8 @@ def singular_directions(
     table = losses if isinstance(losses, xr.DataArray) else np.asarray(losses)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 1:
         raise InputError(f"losses have shape {list(table.shape)}: give at least two steps × one example")
+    if isinstance(losses, xr.DataArray) and losses.dims[1] == "step":
+        raise InputError(f"losses are {' × '.join(map(str, losses.dims))}: give steps × examples, as .T gives them")
     steps, n = table.shape[0] - 1, table.shape[1]
     wide = steps <= n
 

@@ -85,6 +85,13 @@ def test_what_has_no_directions_is_refused_or_left_out() -> None:
             singular_directions(bad)
 
 
+def test_steps_that_come_second_are_not_read_as_examples() -> None:
+    losses = xr.DataArray(np.random.default_rng(0).normal(size=(30, 50)), dims=("step", "example"))
+    assert len(singular_pairs(losses, size=5)) == 3
+    with pytest.raises(InputError, match=r"losses are example × step: give steps × examples, as \.T gives them"):
+        singular_pairs(losses.T, size=5)
+
+
 def test_stability_is_one_for_the_same_examples_and_chance_for_others() -> None:
     rng = np.random.default_rng(0)
     same = [singular_pairs(planted(seed), count=2, size=10) for seed in range(3)]
