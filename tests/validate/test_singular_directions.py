@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from cases import planted
 from hypothesis import given
 from hypothesis import strategies as st
