@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,8 @@ def read_needs(sources: Sources, entries: Iterable[FigureEntry], named: Mapping[
         e.name for e in entries if not all(sources.has(run) for need in e.needs for run in sources.of(need) or ())
     ]
     lacking = lacking or [e.name for e in entries]
-    made_by = f"python -m paper_figs make {' '.join(lacking)} --preset {sources.preset} --runs {sources.runs}"
+    made_by = f"python -m paper_figs make {' '.join(lacking)} --preset {sources.preset}"
+    made_by += f" --runs {shlex.quote(str(sources.runs))}"
     made_by += " (all --only-draw draws what is there)" if len(entries) > 1 else ""
     behind: dict[str, list[Run]] = {}
     for need in {**needed, **wished}:

@@ -156,18 +156,11 @@ def flow(
     record = Record() if record is None else record
     record.declare("loss", ("step", "example"), (len(inputs),), loss_dtype)
     record.declare("time", ("step",))
-    asked = run_words(
-        network,
-        inputs,
-        labels,
-        example_weights,
-        probes,
-        times=tensor_words(torch.from_numpy(at)),
-        control=control,
-        loss=loss,
-        batches=batches,
-        seed=seed,
-    )
+    asked: dict[str, str] = {}
+    if checkpoints is not None:  # all numbers of the data are read for it
+        rules = {"control": control, "loss": loss, "batches": batches, "seed": seed}
+        rules |= {"times": tensor_words(torch.from_numpy(at))}
+        asked = run_words(network, inputs, labels, example_weights, probes, **rules)
     with Arithmetic().active(inputs.device), np.errstate(invalid="ignore", over="ignore"):
         with torch.no_grad():
             some = next(objective.chunks(batches.chunk))

@@ -164,8 +164,10 @@ def descend(
     rule = optimizer(list(objective.parameters), lr=lr)
     if isinstance(rule, torch.optim.LBFGS):
         raise InputError("optimizer LBFGS takes as many gradients a step as it likes: give one that takes one, or SAM")
-    rules = {"step_size": lr, "loss": loss, "batches": batches, "arithmetic": arithmetic}
-    asked = run_words(network, inputs, labels, example_weights, probes, **rules) | optimizer_words(rule)
+    asked: dict[str, str] = {}
+    if checkpoints is not None:  # all numbers of the data are read for it
+        rules = {"step_size": lr, "loss": loss, "batches": batches, "arithmetic": arithmetic}
+        asked = run_words(network, inputs, labels, example_weights, probes, **rules) | optimizer_words(rule)
     run = _State(network, rule, probes, record, asked)
     begun = run.resume(checkpoints, steps)
     with progress_bar(range(begun, steps), description, show=progress) as bar:

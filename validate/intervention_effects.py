@@ -19,7 +19,6 @@ from validate.equal_loss import sharpness_at_loss, sharpness_ratio
 from validate.roles import Setting
 from validate.treated_runs import SeedRuns, Treated, seed_runs
 from validate.treatments import CHOICES, TREATMENTS
-from validate.windows import reached_edge
 
 _SAME = 1e-9
 
@@ -54,7 +53,7 @@ def _at_the_same_weights(treated: Treated) -> float:
 
 
 def _crossing(treated: Treated) -> float:
-    own, of_base = treated.outcome.crossing, reached_edge(treated.base)
+    own, of_base = treated.outcome.crossing, treated.base_outcome.crossing
     if of_base is None:
         return float("nan")
     return (treated.start + (treated.run.sizes["step"] if own is None else own)) / of_base

@@ -111,7 +111,8 @@ def interventions_job(config: InterventionsConfig) -> int:
 
 
 def _with_choices(setting: Setting, seeds: Sequence[int], config: InterventionsConfig) -> Setting:
-    if config.data is None and (config.images_per_class or 0) > (left := EMBEDDED_PER_CLASS - config.held_out):
+    left = EMBEDDED_PER_CLASS - config.held_out
+    if config.data is None and 0 < left < (config.images_per_class or 0):
         raise InputError(
             f"--images-per-class is {config.images_per_class}, and of {EMBEDDED_PER_CLASS} embedded ones --held-out"
             f" {config.held_out} leaves {left}: give at most so many, or --data the folder of the full CIFAR-10"

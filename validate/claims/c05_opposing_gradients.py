@@ -73,8 +73,7 @@ def _share(evidence: NetworkEvidence, windows: Windows) -> float:
 
 def _random_share(evidence: NetworkEvidence, windows: Windows) -> float:
     """The largest of the random pairs with the same labels: whole classes lie along the bounce too."""
-    drawn = _standing(evidence, windows)["random_bounce_share"].sel(kind="same labels").values
-    return _median(drawn.max(1)) if drawn.size else float("nan")
+    return _median(_standing(evidence, windows)["random_bounce_share"].sel(kind="same labels").values.max(1))
 
 
 def _curvature(evidence: NetworkEvidence, windows: Windows) -> float:
